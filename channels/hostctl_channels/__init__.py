@@ -1,0 +1,1 @@
+"""The stairs between host and guest: bytes, frames, and what they mean."""

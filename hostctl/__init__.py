@@ -1,0 +1,1 @@
+"""Control virtual machines, and reach inside them, with no network."""

@@ -1,0 +1,1 @@
+"""Build and find the small guest images."""
