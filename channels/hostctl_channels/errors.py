@@ -1,0 +1,120 @@
+"""The errors of everything below a machine, one tree.
+
+HostctlError
+├── ChannelError
+│   ├── ChannelClosed       the far end of the line is gone: QEMU ended, the port was removed
+│   ├── ChannelReset        the guest's timeline was cut under a request: restore, reset, agent restarted
+│   ├── ChannelTimeout      no answer in time; also a TimeoutError
+│   └── PortsBusy           every port of a kind is taken; also a TimeoutError
+├── ProtocolError
+│   ├── LocalProtocolError  the caller asked for something the wire cannot carry; also a ValueError
+│   └── RemoteProtocolError the guest broke the protocol
+└── GuestError              the guest did what was asked, and it failed there
+    ├── CommandFailed       a command ended with another status than 0
+    ├── TransferFailed      a file operation failed in the guest; also an OSError with its errno
+    ├── OutputTooLarge      a command printed more than the caller was ready to keep
+    └── Refused             this guest lacks what the request needs
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .interface import Result
+
+__all__ = [
+    "ChannelClosed",
+    "ChannelError",
+    "ChannelReset",
+    "ChannelTimeout",
+    "CommandFailed",
+    "GuestError",
+    "HostctlError",
+    "LocalProtocolError",
+    "OutputTooLarge",
+    "PortsBusy",
+    "ProtocolError",
+    "Refused",
+    "RemoteProtocolError",
+    "TransferFailed",
+]
+
+
+class HostctlError(Exception):
+    """Root of all errors. `str(error)` is one lower-case line; `hint` says what to do next, if anything can be done."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ChannelError(HostctlError):
+    """The line to the guest failed; nothing is said about the guest's own state."""
+
+
+class ChannelClosed(ChannelError):
+    """The far end of the line is gone for good."""
+
+
+class ChannelReset(ChannelError):
+    """The guest's timeline was cut while a request was under way; what it did is unknown. The next request works."""
+
+
+class ChannelTimeout(ChannelError, TimeoutError):
+    """No answer in time. The port was given up; the next request uses a fresh connection."""
+
+
+class PortsBusy(ChannelError, TimeoutError):
+    """Every port of the kind needed is held by other tasks or processes."""
+
+
+class ProtocolError(HostctlError):
+    """A violation of docs/PROTOCOL.md."""
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """The caller asked for what the wire cannot carry. Nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The guest sent what the protocol does not allow. The connection is given up."""
+
+
+class GuestError(HostctlError):
+    """The guest understood and the operation failed there."""
+
+
+class CommandFailed(GuestError):
+    """A command did not end with status 0. `result` has everything it printed."""
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class TransferFailed(GuestError, OSError):
+    """A file operation failed in the guest. `errno` is the guest's; the target is as it was before."""
+
+    def __init__(self, errno: int, path: bytes, message: str, *, hint: str | None = None) -> None:
+        HostctlError.__init__(self, message, hint=hint)
+        self.errno = errno
+        self.filename = os.fsdecode(path)
+        self.strerror = os.strerror(errno)
+
+
+class OutputTooLarge(GuestError):
+    """A command printed more than `max_output_bytes`; it was killed."""
+
+
+class Refused(GuestError):
+    """The guest or the channel lacks a capability; `capability` names it."""
+
+    def __init__(self, message: str, capability: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.capability = capability

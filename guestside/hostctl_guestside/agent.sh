@@ -1,0 +1,422 @@
+#!/bin/sh
+# hostctl guest agent: runs commands and moves files for the host, over virtio-serial ports or a tty.
+# The wire is docs/PROTOCOL.md; agent.md says how to read this file. Needs sh, dd, printf; the rest is probed.
+#   agent.sh          serve every org.hostctl.N virtio port, and new ones as they appear
+#   agent.sh -        serve standard input and output
+#   agent.sh DEVICE   serve one tty or port
+# A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
+# shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163 # b= c=, a && b || c, eval'd, printf as codec, word lists
+set -fu
+lc=${LC_ALL-}
+LC_ALL=C
+CDPATH=
+N='
+'
+
+# frame KIND STREAM LENGTH [FORMAT [ARGUMENT]]: a header and its body (LENGTH < 65536) in one write
+frame() {
+	printf "\\235H$1\\00$2$n\\0\\0\\$(($3 >> 14))$(($3 >> 11 & 7))$(($3 >> 8 & 7))\\$(($3 >> 6 & 3))$(($3 >> 3 & 7))$(($3 & 7))${4-}" "${5-}"
+}
+done_() { frame D 0 0; }
+
+oops() { # ERRNO TEXT
+	t=$2
+	while [ ${#t} -gt 900 ]; do t=${t%?????????}; done
+	frame E 0 $((${#t} + 2)) "\\0\\$(($1 >> 6))$(($1 >> 3 & 7))$(($1 & 7))%s" "$t"
+}
+
+fail() { # WHAT: an error from what a tool said in $log
+	t=
+	while read -r m; do case $m in *records\ * | *bytes*copied*) ;; *?) t="$t${t:+ }$m" ;; esac done <"$log"
+	: >"$log"
+	case $t in
+	*'not permitted') e=1 ;;
+	*'No such file or directory') e=2 ;;
+	*'ermission denied') e=13 ;;
+	*'Not a directory') e=20 ;;
+	*'s a directory') e=21 ;;
+	*'No space left on device') e=28 ;;
+	*'Read-only file system') e=30 ;;
+	*'ame too long') e=36 ;;
+	*'quota exceeded') e=122 ;;
+	*) e=5 ;;
+	esac
+	oops $e "$1: ${t:-failed}"
+}
+
+has() { case " $features " in *" $1 "*) ;; *) return 1 ;; esac }
+need() { has "$1" || { oops 95 "this guest has no $1" && return 1; }; }
+
+take() { # LENGTH [DD…]: that many bytes of the port, all in memory before they go on
+	s=$1 && shift
+	if has fullblock; then dd bs="$s" count=1 iflag=fullblock "$@"; else dd bs=1 count="$s" "$@"; fi
+}
+
+pour() { # LENGTH [DD…]: any length, in blocks
+	s=$1 && shift
+	if has fullblock; then dd bs=256k count="$s" iflag=fullblock,count_bytes "$@"; else dd bs=1 count="$s" "$@"; fi
+}
+
+# Standard input, port → command. When nobody reads, dd dies, but only after it took its whole body.
+feed() {
+	while IFS=' ' read -r k s l t; do
+		case $k in
+		I) take "$l" 2>/dev/null ;;
+		E) exec >/dev/null ;;
+		Z) return ;;
+		esac
+	done
+}
+
+# child COUNT [NAME=VALUE…] ARGV…: the one fork. All shells but mksh tell of a death by signal in the foreground.
+child() {
+	if [ "${KSH_VERSION-}" ]; then
+		(birth "$@") <&0 &
+		wait $!
+	else (birth "$@"); fi
+}
+
+birth() {
+	[ -z "$in$limit" ] || { read -r s t </proc/self/stat && echo "$s" >"$run/$id.job"; }
+	[ -z "$cwd" ] || cd "$cwd" || exit 126
+	if [ "$lc" ]; then LC_ALL=$lc; else unset LC_ALL; fi
+	s=$1 && shift
+	while [ "$s" -gt 0 ]; do
+		export "$1"
+		shift
+		s=$((s - 1))
+	done
+	[ -z "$user" ] || exec su -s /bin/sh -c 'exec "$@"' -- "$user" sh "$@" 4>&- 5>&-
+	exec "$@" 4>&- 5>&-
+}
+
+clock() { # → $u $v: milliseconds of user and system time of dead children
+	times >"$run/$id.t"
+	{ read -r s && read -r u v; } <"$run/$id.t"
+	msec "$u" && u=$b && msec "$v" && v=$b
+}
+msec() { # 1m2.34s → $b
+	s=${1#*m} && s=${s%s} && b=${s#*.}00
+	while [ ${#b} -gt 3 ]; do b=${b%?}; done
+	b=$((${1%m*} * 60000 + ${s%.*} * 1000 + 1$b - 1000))
+}
+u32() { # NUMBER → $b: printf escapes of four bytes
+	b=
+	for s in 24 16 8 0; do b="$b\\$(($1 >> s + 6 & 3))$(($1 >> s + 3 & 7))$(($1 >> s & 7))"; done
+}
+
+# Stop the command after $limit seconds, and for good two seconds later.
+watch() {
+	trap 'kill $s; exit' TERM
+	nap "$limit"
+	echo late >"$run/$id.late"
+	slay TERM "$self"
+	nap 2
+	slay KILL "$self"
+}
+nap() {
+	sleep "$1" &
+	s=$!
+	wait $s
+}
+
+perform() {
+	[ -z "$usage" ] || { clock && u0=$u v0=$v; }
+	[ -z "$limit" ] || { watch </dev/null >/dev/null 4>&- 5>&- & }
+	dog=${!-}
+	child "$@" >&4 2>&5
+	rc=$? sig=0 flags=0 b='\0\0\0\0\0\0\0\0'
+	[ $rc -le 128 ] || died $((rc - 128))
+	if [ "$limit" ]; then
+		kill "$dog" && wait "$dog"
+		[ ! -s "$run/$id.late" ] || { flags=1 && : >"$run/$id.late"; }
+		: >"$log"
+		: >"$run/$id.job"
+	fi
+	if [ "$usage" ]; then
+		clock && flags=$((flags + 2))
+		u32 $((u - u0)) && u=$b && u32 $((v - v0)) && b=$u$b
+	fi
+	if [ "$out" = - ]; then
+		spooled 1 "$run/$id.o"
+		spooled 2 "$run/$id.e"
+	else
+		printf %s "$n" >&4
+		printf %s "$n" >&5
+	fi
+	frame X 0 15 "\\$((rc >> 6))$((rc >> 3 & 7))$((rc & 7))\\0$((sig >> 3 & 7))$((sig & 7))\\00$flags$b\\0\\0\\0\\0"
+}
+
+# died SIGNAL: 128+n is a signal if the shell said so in $log or if we sent it, else the command's own status
+died() {
+	if [ -s "$run/$id.sig" ]; then
+		read -r s <"$run/$id.sig"
+		[ "$s" != "$(kill -l "$1")" ] || sig=$1
+	fi
+	[ ! -s "$log" ] || { sig=$1 && : >"$log"; }
+	[ $sig = 0 ] || rc=0
+}
+
+spooled() { # STREAM FILE
+	[ -s "$2" ] || return 0
+	frame B "$1" 0
+	dd if="$2" bs=256k 2>/dev/null
+	printf %s "$n"
+}
+
+conduct() {
+	opened=1
+	[ "$out" = - ] || { printf %s "$n" >&4 && printf %s "$n" >&5; }
+	if [ "$in" ]; then
+		frame S 0 0
+		feed | perform "$@"
+		: >"$run/$id.job"
+	else perform "$@" </dev/null; fi
+}
+
+execute() { # OUT ERR STDIN LIMIT CWD USER USAGE COUNT [NAME=VALUE…] ARGV…
+	out=$1 err=$2 in=$3 limit=$4 cwd=$5 user=$6 usage=$7 opened=
+	shift 7
+	[ -z "$cwd" ] || [ -d "$cwd" ] || { oops 2 "$cwd: no such folder to run in" && return; }
+	[ -z "$limit" ] || need signal || return
+	[ -z "$user" ] || { need su && { id -u "$user" >/dev/null 2>&1 || { oops 2 "no user $user" && false; }; }; } || return
+	[ ! -s "$run/$id.sig" ] || : >"$run/$id.sig"
+	if [ "$out" = - ]; then conduct "$@" 4>"$run/$id.o" 5>"$run/$id.e"; else
+		conduct "$@" 4<>"$ports/org.hostctl.$out" 5<>"$ports/org.hostctl.$err"
+	fi
+	[ "$opened" ] || { : >"$log" && oops 16 "cannot open stream port $out or $err"; }
+}
+
+# Every process as pid:parent:session:start → $all
+survey() {
+	all=
+	set +f
+	for s in /proc/[0-9]*/stat; do read -r t <"$s" && row "${t%% *}" ${t##*) }; done
+	set -f
+}
+row() { all="$all $1:$3:$5:${21}"; }
+
+# slay SIGNAL WORKER: signal what WORKER runs: the command, its descendants, and the orphans of its session that
+# are no older than the command; never what an earlier command left behind.
+slay() {
+	job= since= pass=0
+	[ ! -s "$run/$id.job" ] || read -r job <"$run/$id.job"
+	while [ $((pass += 1)) -lt 9 ]; do
+		survey
+		hit=" $job "
+		[ "$job" ] || for s in $all; do case $s in *:"$2":*:*) hit="$hit${s%%:*} " ;; esac done
+		for s in $all; do case $hit in *" ${s%%:*} "*) since=${since:-${s##*:}} ;; esac done
+		[ "$since" ] || return
+		grow "$2"
+		kill -s "$1" $hit && [ "$1" = KILL ] || return
+	done
+}
+grow() { # WORKER: add to $hit until nothing is missing
+	for s in $all; do
+		p=${s%%:*} t=${s#*:}
+		case $hit in
+		*" $p "*) continue ;;
+		*" ${t%%:*} "*) ;;
+		*) case $t in 1:"$1":*) [ "${s##*:}" -ge "$since" ] && [ "$p" != "$1" ] || continue ;; *) continue ;; esac ;;
+		esac
+		hit="$hit$p "
+		grow "$1"
+		return
+	done
+}
+
+worker() { # ID → $boss: the pid of its worker, if our supervisor has it
+	case $1 in "$id" | *[!0-9]*) false ;; esac &&
+		read -r boss <"$run/$1.pid" && read -r t <"/proc/$boss/stat" && set -- ${t##*) } && [ "$2" = "$super" ] && return
+	oops 3 "no worker on port $1" && false
+}
+
+strike() { # ID SIGNAL; 0 asks whether the worker lives
+	need signal && worker "$1" || return
+	[ "$2" = 0 ] || {
+		echo "$2" >"$run/$1.sig"
+		(id=$1 && slay "$2" "$boss") || { oops 3 "nothing runs on port $1" && return; }
+	}
+	done_
+}
+
+restart() { # ID: end its worker with all it runs
+	need signal && worker "$1" || return
+	(: >"$run/$1.job" && id=$1 && slay KILL "$boss")
+	kill -s KILL "$boss"
+	kill -s USR1 "$super"
+	done_
+}
+
+put() { # PATH UMASK CHMOD MTIME OWNER VERIFY; then LENGTH bytes and a line V with the digest or nothing
+	case $1 in */*) part=${1%/*}/ ;; *) part=./ ;; esac
+	s=0
+	if [ -d "$1" ]; then s=21 t="is a directory"; elif [ ! -d "$part" ]; then s=2 t="no such folder"; fi
+	if [ $s != 0 ]; then
+		oops $s "$1: $t"
+		pour "$l" of=/dev/null 2>/dev/null
+		return
+	fi
+	part=$part.hostctl-$n
+	umask "$2"
+	pour "$l" of="$part" 2>"$log" && s=0 || s=1
+	umask 022
+	if [ $s = 1 ]; then
+		remainder
+		fail "$1"
+		pour "$left" of=/dev/null 2>/dev/null
+	elif finish "$@" 2>"$log" && mv -f "$part" "$1" 2>"$log"; then
+		done_
+		return
+	else fail "$1"; fi
+	rm -f "$part"
+}
+
+finish() {
+	IFS=' ' read -r k s t want && [ "$k$s" = "V$n" ] &&
+		{ [ -z "$5" ] || chown "$5" "$part"; } && { [ -z "$3" ] || chmod "$3" "$part"; } &&
+		{ [ -z "$4" ] || touch -d "@$4" "$part"; } && [ -z "$6" ] && return
+	s=$(sha256sum <"$part") && [ "${s%% *}" = "${want-}" ] || { echo 'not what was sent' >&2 && false; }
+}
+
+remainder() { # → $left: what dd did not take of a body
+	left=$l
+	while read -r s t; do
+		case $s$t in
+		[0-9]*+0records*) left=$((l - ${s%+*} * 262144)) && break ;;
+		[0-9]*+[1-9]*records*) left=0 && break ;;
+		esac
+	done <"$log"
+	[ $left -gt 0 ] || left=0
+}
+
+get() { # PATH STAT VERIFY
+	[ ! -d "$1" ] || { oops 21 "$1: is a directory" && return; }
+	[ -r "$1" ] || {
+		dd if="$1" count=0 2>"$log"
+		fail "$1"
+		return
+	}
+	facts=
+	[ -z "$2" ] || facts=$(stat -L -c 'mode=%a mtime=%Y' "$1")
+	frame B 0 0
+	dd if="$1" bs=256k 2>"$log"
+	s=$?
+	printf %s "$n"
+	[ $s = 0 ] || { fail "$1" && return; }
+	: >"$log"
+	[ -z "$3" ] || { s=$(sha256sum <"$1") && facts="$facts sha256=${s%% *}"; }
+	frame D 0 ${#facts} %s "$facts"
+}
+
+request() {
+	k=$1 && shift
+	case $k in
+	X) execute "$@" ;;
+	N) frame P 0 0 ;;
+	H) if [ "$1" -le 1 ] && [ "$2" -ge 1 ]; then frame H 0 $((${#features} + 1)) '\001%s' "$features"; else oops 93 'this agent speaks protocol 1'; fi ;;
+	P) put "$@" ;;
+	G) get "$@" ;;
+	K) strike "$@" ;;
+	R) restart "$@" ;;
+	C) ! need date || if date -u -s "@$1" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
+	F) if take "$l" of=/dev/urandom 2>"$log"; then done_; else fail entropy; fi ;;
+	S) [ $super = 0 ] || kill -s USR1 $super && done_ ;;
+	V) ;;
+	*) oops 38 "unknown request $k" ;;
+	esac
+}
+
+serve() {
+	[ ! -t 0 ] || stty raw -echo
+	n=0000000000000000
+	frame R 0 0
+	while IFS=' ' read -r k n l t; do
+		case $k$n:$l in [A-Z]????????????????:*[0-9]) ;; *) continue ;; esac
+		case $n$l in *[!0-9a-f]*) continue ;; esac
+		case $k:$l in X:0) ;; X:*) t=$(take "$l" 2>/dev/null) ;; esac
+		eval "request $k $t"
+	done
+	return 0
+}
+
+attend() { # ID DEVICE: serve one port for ever. With no host the ready frame blocks: no polling.
+	id=$1 log=$run/$1.log
+	exec 2>>"$log"
+	read -r self s </proc/self/stat && echo "$self" >"$run/$1.pid"
+	for s in job sig late; do : >"$run/$1.$s"; done
+	[ -z "${KSH_VERSION-}" ] || set -m
+	while [ -e "$2" ] && { [ $super = 0 ] || kill -0 $super; }; do
+		serve <>"$2" >&0 || sleep 1
+		[ ! -c "$2" ] || [ "${2#*tty}" = "$2" ] || sleep 1
+	done
+}
+
+probe() {
+	features=agent=1
+	! dd iflag=fullblock,count_bytes if=/dev/null of=/dev/null count=0 2>/dev/null || features="$features fullblock"
+	[ ! -r /proc/self/stat ] || features="$features signal"
+	for s in setsid stat su date sha256sum touch chown; do ! command -v $s >/dev/null || features="$features $s"; done
+	for run in /run /dev/shm "${TMPDIR:-/tmp}"; do
+		run=$run/hostctl.$$
+		! (umask 077 && mkdir "$run") 2>/dev/null || return 0
+	done
+	echo 'hostctl agent: no folder to work in' >&2
+	exit 1
+}
+
+links() { # without udev the ports get their names from us
+	ports=$run
+	for s in /sys/class/virtio-ports/*; do
+		read -r t <"$s/name" && case $t in org.hostctl.*) [ -e "$ports/$t" ] || ln -s "/dev/${s##*/}" "$ports/$t" ;; esac
+	done 2>/dev/null
+}
+
+scan() {
+	set +f
+	ports=${HOSTCTL_PORTS:-/dev/virtio-ports}
+	[ -d "$ports" ] || links
+	for s in "$ports"/org.hostctl.*; do
+		t=${s##*/org.hostctl.}
+		case $t in *[!0-9]*) continue ;; esac
+		eval "p=\${pid$t-}"
+		[ "$p" ] && kill -0 "$p" 2>/dev/null && continue
+		start "$t" "$s" &
+		eval "pid$t=$!"
+	done
+	set -f
+}
+
+start() { # a session of its own: so a command's orphans can be found
+	if has setsid && [ -f "$0" ]; then exec setsid ${HOSTCTL_SH:-sh} "$0" "$@" $super "$run" "$ports" "$features"; fi
+	set -f
+	attend "$@"
+}
+
+leave() {
+	set +f
+	for s in "$run"/*.pid; do read -r t <"$s" && kill "$t"; done 2>/dev/null
+	rm -rf "$run"
+	exit
+}
+
+umask 022
+case $# in
+6) super=$3 run=$4 ports=$5 features=$6 && attend "$1" "$2" ;;
+0)
+	super=$$
+	probe
+	trap leave TERM INT
+	trap : USR1
+	while scan; do nap 2; done
+	;;
+*)
+	super=0 ports=${HOSTCTL_PORTS:-/dev/virtio-ports}
+	probe
+	if [ "$1" != - ]; then attend 0 "$1"; else
+		id=0 log=$run/0.log self=$$
+		serve 2>>"$log"
+	fi
+	rm -rf "$run"
+	;;
+esac
