@@ -1,0 +1,277 @@
+"""What a hypervisor must offer: the Backend protocol, and the values that cross it.
+
+A back end knows the life of one machine and where its ports are; nothing of the guest's inside.
+It is mechanism: locks, idempotence, the clock of the timeline (epoch) and deadlines over several steps
+are policy, and live in `hostctl.machine`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import ConfigError
+from ..lifecycle import MachineState
+
+__all__ = [
+    "Backend",
+    "BackendReport",
+    "Capabilities",
+    "DiskReport",
+    "DiskSpec",
+    "MachineSpec",
+    "Nic",
+    "Progress",
+    "Snapshot",
+    "check_name",
+    "check_tag",
+]
+
+Progress = Callable[[str], None]  # one short line of talk per step
+
+ACCELS = ("auto", "kvm", "hvf", "tcg")
+NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+)  # 63: fits a host name, and leaves room in socket paths
+MIN_MEMORY_MIB, MAX_MEMORY_MIB = 16, 1024 * 1024
+MAX_CPUS = 255  # the pc machine's own limit without an interrupt remapper
+
+
+def check_name(name: str, what: str = "machine name") -> str:
+    """Return `name` if it may name a machine.
+
+    Raises:
+        ConfigError: it may not; names become folders, so no slash, no leading dot or dash.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} {name!r} is not allowed",
+            hint="use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+        )
+    return name
+
+
+def check_tag(tag: str) -> str:
+    """Return `tag` if it may name a snapshot; the rule is that of machine names."""
+    return check_name(tag, "snapshot tag")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """A disk: an overlay over `base`, which is never written, or an empty one of `size_bytes`.
+
+    `format` is the format of `base`. Without it the header of `base` is read, but a base that names
+    further files, or whose suffix disagrees, must be told: a raw disk's content belongs to its guest.
+    """
+
+    base: Path | None = None
+    size_bytes: int | None = None
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is None and self.size_bytes is None:
+            raise ConfigError("a disk needs a base image or a size")
+        if self.size_bytes is not None and self.size_bytes <= 0:
+            raise ConfigError(f"disk size {self.size_bytes} is not positive")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a machine is made of. Boots from `kernel`, from an image's kernel, or from its first disk."""
+
+    name: str
+    image: str | None = None
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    memory_mib: int = 256
+    cpus: int = 1
+    disks: tuple[DiskSpec, ...] = ()
+    accel: str = "auto"
+    extra_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.accel not in ACCELS:
+            raise ConfigError(f"accelerator {self.accel!r} is unknown", hint=f"use one of {ACCELS}")
+        if not MIN_MEMORY_MIB <= self.memory_mib <= MAX_MEMORY_MIB:
+            raise ConfigError(f"memory of {self.memory_mib} MiB is out of range")
+        if not 1 <= self.cpus <= MAX_CPUS:
+            raise ConfigError(f"{self.cpus} cpus are out of range")
+        if self.image is None and self.kernel is None and not self.disks:
+            raise ConfigError("a machine needs an image, a kernel or a disk to boot from")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain values for machine.json."""
+        return {
+            "name": self.name,
+            "image": self.image,
+            "kernel": _text(self.kernel),
+            "initrd": _text(self.initrd),
+            "append": self.append,
+            "memory_mib": self.memory_mib,
+            "cpus": self.cpus,
+            "disks": [
+                {"base": _text(d.base), "size_bytes": d.size_bytes, "format": d.format}
+                for d in self.disks
+            ],
+            "accel": self.accel,
+            "extra_args": list(self.extra_args),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MachineSpec:
+        """Rebuild a spec from `to_json`'s values."""
+        disks = tuple(
+            DiskSpec(_path(d["base"]), d["size_bytes"], d["format"]) for d in data["disks"]
+        )
+        return cls(
+            name=data["name"],
+            image=data["image"],
+            kernel=_path(data["kernel"]),
+            initrd=_path(data["initrd"]),
+            append=data["append"],
+            memory_mib=data["memory_mib"],
+            cpus=data["cpus"],
+            disks=disks,
+            accel=data["accel"],
+            extra_args=tuple(data["extra_args"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a back end can do, asked by name before trying."""
+
+    pause: bool = True
+    reset: bool = True
+    snapshots: bool = True
+    live_snapshots: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A saved moment of a machine. Its size is that of the RAM and device state, not of the disks."""
+
+    tag: str
+    created: datetime
+    vm_state_bytes: int
+    has_ram: bool = True
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network device, as the hypervisor shows it: `kind` is its device type or PCI class."""
+
+    kind: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReport:
+    """A disk of a machine: the file that is written, and the base that is not."""
+
+    path: Path
+    base: Path | None
+    virtual_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """What the hypervisor says about a machine; `None` is what it could not say."""
+
+    pid: int | None = None
+    uptime_s: float | None = None
+    accel: str | None = None
+    accel_reason: str | None = None
+    run_state: str | None = None
+    nics: tuple[Nic, ...] | None = None
+    disks: tuple[DiskReport, ...] = field(default=())
+
+
+class Backend(Protocol):
+    """One machine on one hypervisor. The caller of every changing method holds the machine's lock."""
+
+    capabilities: Capabilities
+
+    async def prepare(self) -> None:
+        """Make the disks in the (still private) machine directory; on failure the caller removes it."""
+
+    def state(self) -> MachineState:
+        """Return the state; cheap, changes nothing, needs no lock."""
+
+    async def settle(self) -> MachineState:
+        """Adopt or clean up what a killed hostctl or a dead hypervisor left; return the true state."""
+
+    async def launch(
+        self,
+        *,
+        stop_on_reboot: bool = False,
+        frozen: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """Start the machine's process; `frozen` does not let the guest run yet.
+
+        Raises:
+            BootFailed: the process ended at once; its last words are quoted, nothing is left.
+        """
+
+    async def allow_reboot(self) -> None:
+        """End `stop_on_reboot`: from now on a guest that reboots stays."""
+
+    async def power_down(self) -> None:
+        """Press the power button, once; the guest may not care."""
+
+    async def wait_gone(self, timeout_s: float) -> bool:
+        """Wait until the process has ended; False after the deadline."""
+
+    async def kill(self) -> None:
+        """End the process: politely to the hypervisor, then by SIGKILL. The guest is not asked."""
+
+    async def pause(self) -> None:
+        """Freeze the guest; repeatable."""
+
+    async def resume(self) -> None:
+        """Let the guest run; repeatable."""
+
+    async def reset(self) -> None:
+        """Press the reset button."""
+
+    async def snapshots(self) -> tuple[Snapshot, ...]:
+        """Return the snapshots, oldest first, as the disk files themselves tell."""
+
+    async def save_snapshot(self, tag: str, timeout_s: float) -> None:
+        """Save RAM and disks under `tag`; the machine keeps its state. On failure no `tag` is left."""
+
+    async def load_snapshot(self, tag: str, timeout_s: float) -> None:
+        """Load `tag` into the running process and leave it frozen.
+
+        Raises:
+            SnapshotError: nothing was loaded; the guest goes on as before.
+        """
+
+    async def delete_snapshot(self, tag: str, timeout_s: float) -> None:
+        """Drop `tag`, whether the machine runs or not."""
+
+    async def describe(self) -> BackendReport:
+        """Ask the hypervisor; needs no lock."""
+
+    def endpoints(self) -> Mapping[str, Path]:
+        """Return the socket of each port, by the port's full name."""
+
+    def last_words(self) -> tuple[str, str]:
+        """Return the ends of the hypervisor's stderr and of the console."""
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,1 @@
+"""QEMU, one private process per machine."""

@@ -1,0 +1,345 @@
+"""Backend over a private QEMU process: how a machine starts, freezes, saves and dies.
+
+run.json is the record of one run. It is written *before* QEMU is spawned, with an id that is also in QEMU's
+arguments, and completed after; so there is no instant at which a killed hostctl loses a process. How a run
+ended is told by QEMU's pidfile: it removes it when it ends in order (guest power-off, quit, SIGTERM) and
+cannot when it is killed or aborts.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hostctl_channels.ports import CONTROL, STREAM, WORK
+
+from ... import procs
+from ...errors import (
+    BackendError,
+    BootFailed,
+    MonitorError,
+    SnapshotExists,
+    SnapshotNotFound,
+)
+from ...lifecycle import MachineState
+from ...state import MachineFiles, read_json, tail, write_json
+from ..interface import BackendReport, Capabilities, MachineSpec, Progress, Snapshot
+from . import accel as accelerators
+from .argv import Launch, argv, port_suffix, run_name
+from .process import ProcessId, find_by_argument
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from .monitor import Monitor
+
+# monitor and snapshot import qemu.qmp, 80 ms of CPU that `hostctl exec` has no use for: they are
+# imported where they are used.
+
+__all__ = ["QemuBackend"]
+
+logger = logging.getLogger(__name__)
+
+PORTS = (*CONTROL, *WORK, *STREAM)
+GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
+QUIT_S = 3.0  # QEMU's answer to quit and to SIGTERM: it flushes its disks
+LAST_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The record of one run, as run.json holds it."""
+
+    run_id: str
+    accel: str
+    accel_reason: str
+    pid: int | None = None
+    start_ticks: int | None = None
+    boot_id: str | None = None
+    has_crashed: bool = False
+
+    def process(self, name: str) -> ProcessId | None:
+        """Return the run's process while it lives."""
+        if self.has_crashed:
+            return None
+        if self.pid is None:
+            return find_by_argument(run_name(name, self.run_id))
+        assert self.start_ticks is not None
+        assert self.boot_id is not None
+        process = ProcessId(self.pid, self.start_ticks, self.boot_id)
+        return process if process.is_alive else None
+
+    def of(self, process: ProcessId) -> Run:
+        """Return the record with its process filled in."""
+        return replace(
+            self, pid=process.pid, start_ticks=process.start_ticks, boot_id=process.boot_id
+        )
+
+
+class QemuBackend:
+    """One machine on a QEMU process of its own."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, spec: MachineSpec, files: MachineFiles) -> None:
+        self._spec = spec
+        self._files = files
+
+    async def prepare(self) -> None:
+        from .snapshot import create_disks
+
+        await create_disks(self._files, self._spec.disks)
+
+    def state(self) -> MachineState:
+        run = self._run()
+        if run is None:
+            return MachineState.STOPPED
+        if run.process(self._spec.name) is not None:
+            suspended = self._files.suspended.exists()
+            return MachineState.PAUSED if suspended else MachineState.RUNNING
+        return self._ending(run)
+
+    async def settle(self) -> MachineState:
+        self._files.sweep()
+        run = self._run()
+        if run is None:
+            self._forget()
+            return MachineState.STOPPED
+        if (process := run.process(self._spec.name)) is not None:
+            if run.pid is None:
+                logger.info("adopting process %d of machine %s", process.pid, self._spec.name)
+                self._record(run.of(process))
+            return self.state()
+        ending = self._ending(run)
+        if ending is MachineState.CRASHED:
+            self._clear_runtime()
+            self._record(replace(run, has_crashed=True))
+        else:
+            self._forget()
+        return ending
+
+    async def launch(
+        self,
+        *,
+        stop_on_reboot: bool = False,
+        frozen: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._check_boot_files()
+        choice = await accelerators.choose(self._spec, self._files, progress)
+        self._forget()
+        self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        launch = Launch(
+            run_id=secrets.token_hex(8),
+            accel=choice.accel,
+            ports=PORTS,
+            kernel=self._spec.kernel,
+            initrd=self._spec.initrd,
+            append=self._spec.append,
+            stop_on_reboot=stop_on_reboot,
+            frozen=frozen,
+        )
+        run = Run(launch.run_id, choice.accel, choice.reason)
+        self._record(run)
+        if progress is not None:
+            progress(f"starting qemu ({choice.accel})")
+        try:
+            pid = procs.spawn_detached(argv(self._spec, self._files, launch), self._files.qemu_log)
+            await self._greet(run, pid)
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def allow_reboot(self) -> None:
+        async with self._monitor() as qmp:
+            await qmp.execute("set-action", reboot="reset")
+
+    async def power_down(self) -> None:
+        async with self._monitor() as qmp:
+            # A frozen guest would never see the button.
+            await qmp.execute("cont")
+            self._files.suspended.unlink(missing_ok=True)
+            await qmp.execute("system_powerdown")
+
+    async def wait_gone(self, timeout_s: float) -> bool:
+        process = self._process()
+        return process is None or await process.wait_gone(timeout_s)
+
+    async def kill(self) -> None:
+        process = self._process()
+        if process is not None and not await self._quit(process):
+            await process.end(QUIT_S)
+        self._forget()
+
+    async def pause(self) -> None:
+        async with self._monitor() as qmp:
+            await qmp.execute("stop")
+
+    async def resume(self) -> None:
+        async with self._monitor() as qmp:
+            await qmp.execute("cont")
+
+    async def reset(self) -> None:
+        async with self._monitor() as qmp:
+            await qmp.execute("set-action", reboot="reset")
+            await qmp.execute("system_reset")
+
+    async def snapshots(self) -> tuple[Snapshot, ...]:
+        from .snapshot import list_snapshots
+
+        return await list_snapshots(self._files)
+
+    async def save_snapshot(self, tag: str, timeout_s: float) -> None:
+        from .snapshot import save
+
+        if tag in await self._tags():
+            raise SnapshotExists(self._spec.name, tag)
+        async with self._monitor() as qmp:
+            await qmp.dismiss_jobs()
+            await save(qmp, self._files, len(self._spec.disks), tag, timeout_s)
+
+    async def load_snapshot(self, tag: str, timeout_s: float) -> None:
+        from .snapshot import load
+
+        await self._require(tag)
+        async with self._monitor() as qmp:
+            await qmp.dismiss_jobs()
+            await load(qmp, len(self._spec.disks), tag, timeout_s)
+
+    async def delete_snapshot(self, tag: str, timeout_s: float) -> None:
+        from .snapshot import delete, delete_at_rest
+
+        await self._require(tag)
+        disks = len(self._spec.disks)
+        if self._process() is None:
+            await delete_at_rest(self._files, disks, tag)
+            return
+        async with self._monitor() as qmp:
+            await qmp.dismiss_jobs()
+            await delete(qmp, self._files, disks, tag, timeout_s)
+
+    async def describe(self) -> BackendReport:
+        from .inventory import network_devices
+        from .monitor import monitor
+        from .snapshot import describe_disks
+
+        disks = await describe_disks(self._files, self._spec.disks)
+        run = self._run()
+        process = None if run is None else run.process(self._spec.name)
+        if run is None or process is None:
+            return BackendReport(disks=disks)
+        report = BackendReport(
+            process.pid, process.uptime_s, run.accel, run.accel_reason, disks=disks
+        )
+        try:
+            async with monitor(self._files.socket("query")) as qmp:
+                run_state = (await qmp.execute("query-status"))["status"]
+                return replace(report, run_state=run_state, nics=await network_devices(qmp))
+        except MonitorError as err:
+            logger.warning("machine %s: %s", self._spec.name, err)
+            return report
+
+    def endpoints(self) -> Mapping[str, Path]:
+        return {name: self._files.socket(port_suffix(name)) for name in PORTS}
+
+    def last_words(self) -> tuple[str, str]:
+        return tail(self._files.qemu_log, LAST_LINES), tail(self._files.console_log, LAST_LINES)
+
+    async def _greet(self, run: Run, pid: int) -> None:
+        """Write down who the process is, and wait until its monitor greets: its arguments were good."""
+        from .monitor import monitor
+
+        process = ProcessId.of(pid)
+        if process is None:
+            raise self._boot_failed("qemu ended at once")
+        self._record(run.of(process))
+        try:
+            async with monitor(
+                self._files.socket("qmp"), timeout_s=GREETING_S, is_alive=lambda: process.is_alive
+            ):
+                pass
+        except MonitorError as err:
+            raise self._boot_failed("qemu did not start", err) from err
+
+    def _boot_failed(self, message: str, err: BackendError | None = None) -> BootFailed:
+        stderr, console = self.last_words()
+        reason = stderr.splitlines()[-1] if stderr else str(err or "it said nothing")
+        return BootFailed(
+            f"machine {self._spec.name!r}: {message}: {reason}",
+            stderr=stderr,
+            console=console,
+            hint=f"see {self._files.qemu_log}",
+        )
+
+    async def _quit(self, process: ProcessId) -> bool:
+        from .monitor import monitor
+
+        try:
+            async with monitor(self._files.socket("qmp"), timeout_s=QUIT_S) as qmp:
+                await qmp.execute("quit", QUIT_S)
+        except MonitorError as err:
+            logger.debug("quit: %s", err)
+            if err.command == "connect":
+                return False
+        return await process.wait_gone(QUIT_S)
+
+    def _monitor(self) -> AbstractAsyncContextManager[Monitor]:
+        from .monitor import monitor
+
+        process = self._process()
+        return monitor(
+            self._files.socket("qmp"), is_alive=lambda: process is not None and process.is_alive
+        )
+
+    def _run(self) -> Run | None:
+        data = read_json(self._files.run)
+        if data is None:
+            return None
+        try:
+            return Run(**data)
+        except TypeError as err:
+            raise BackendError(f"{self._files.run} is of another version: {err}") from err
+
+    def _process(self) -> ProcessId | None:
+        run = self._run()
+        return None if run is None else run.process(self._spec.name)
+
+    def _ending(self, run: Run) -> MachineState:
+        """Tell how a run whose process is gone has ended."""
+        # No pid and no process: hostctl was killed before it could spawn; nothing ever ran.
+        started = run.pid is not None
+        is_unclean = run.has_crashed or (started and self._files.pid.exists())
+        return MachineState.CRASHED if is_unclean else MachineState.STOPPED
+
+    def _record(self, run: Run) -> None:
+        write_json(self._files.run, asdict(run))
+
+    def _forget(self) -> None:
+        """Remove all traces of a run that has ended."""
+        self._files.run.unlink(missing_ok=True)
+        self._files.pid.unlink(missing_ok=True)
+        self._files.suspended.unlink(missing_ok=True)
+        self._clear_runtime()
+
+    def _clear_runtime(self) -> None:
+        shutil.rmtree(self._files.runtime, ignore_errors=True)
+
+    def _check_boot_files(self) -> None:
+        for path in (self._spec.kernel, self._spec.initrd, *(d.base for d in self._spec.disks)):
+            if path is not None and not path.is_file():
+                raise BootFailed(
+                    f"machine {self._spec.name!r}: {path} is gone",
+                    hint="put it back, or create the machine anew",
+                )
+
+    async def _tags(self) -> frozenset[str]:
+        return frozenset(snapshot.tag for snapshot in await self.snapshots())
+
+    async def _require(self, tag: str) -> None:
+        if tag not in await self._tags():
+            raise SnapshotNotFound(self._spec.name, tag)

@@ -1,0 +1,128 @@
+"""Controller: the machines of one home. Creates them, finds them, and closes what it opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .backends.interface import DiskSpec, MachineSpec
+from .backends.registry import open_backend
+from .errors import ConfigError, MachineNotFound
+from .machine import Machine
+from .state import Home, MachineFiles, read_json, write_json
+
+__all__ = ["Controller"]
+
+BACKEND = "qemu"
+SPEC_VERSION = 1
+MAX_DISKS = 16  # each takes a PCI slot; the pc machine has 32, a dozen of them ours
+
+
+class Controller:
+    """All machines of one home, as an async context manager.
+
+    Leaving it gives back ports; machines go on running.
+    """
+
+    def __init__(self, home: Home | None = None) -> None:
+        self.home = (home or Home.default()).open()
+        self._machines: dict[str, Machine] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every machine that this controller handed out. Safe to call twice."""
+        while self._machines:
+            _, machine = self._machines.popitem()
+            await machine.close()
+
+    async def create(self, spec: MachineSpec) -> Machine:
+        """Make a machine, stopped. All or nothing.
+
+        Raises:
+            MachineExists: the name is taken.
+            ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
+        """
+        spec = _resolved(spec)
+        async with self.home.staging(spec.name) as files:
+            await open_backend(BACKEND, spec, files).prepare()
+            write_json(
+                files.spec, {"version": SPEC_VERSION, "backend": BACKEND, "spec": spec.to_json()}
+            )
+        return self.machine(spec.name)
+
+    def machine(self, name: str) -> Machine:
+        """Return the machine of that name; the same object for the same machine.
+
+        Raises:
+            MachineNotFound: there is none.
+        """
+        files = self.home.find(name)
+        kind, spec = _read(files)
+        known = self._machines.get(name)
+        if known is not None and known.spec == spec:
+            return known
+        machine = Machine(self.home, spec, files, open_backend(kind, spec, files))
+        self._machines[name] = machine
+        return machine
+
+    def machines(self) -> tuple[Machine, ...]:
+        """Return all machines, sorted by name."""
+        found = []
+        for name in self.home.names():
+            try:
+                found.append(self.machine(name))
+            except MachineNotFound:  # deleted since we looked
+                continue
+        return tuple(found)
+
+
+def _read(files: MachineFiles) -> tuple[str, MachineSpec]:
+    data = read_json(files.spec)
+    if data is None:
+        raise MachineNotFound(files.name)
+    if data.get("version") != SPEC_VERSION:
+        raise ConfigError(
+            f"{files.spec} has version {data.get('version')}, this hostctl reads {SPEC_VERSION}",
+            hint="use the hostctl that made the machine",
+        )
+    return data["backend"], MachineSpec.from_json(data["spec"])
+
+
+def _resolved(spec: MachineSpec) -> MachineSpec:
+    """Fill in an image's kernel, make paths absolute, and check that they are there."""
+    if spec.image is not None and spec.kernel is None:
+        from hostctl_images import find
+
+        image = find(spec.image)
+        append = f"{image.append} {spec.append}".strip()
+        spec = replace(spec, kernel=image.kernel, initrd=image.initrd, append=append)
+    disks = tuple(replace(disk, base=_file(disk.base, "disk image")) for disk in spec.disks)
+    kernel, initrd = _file(spec.kernel, "kernel"), _file(spec.initrd, "initrd")
+    return replace(spec, kernel=kernel, initrd=initrd, disks=_check_disks(disks))
+
+
+def _file(path: Path | None, what: str) -> Path | None:
+    if path is None:
+        return None
+    absolute = path.absolute()
+    if not absolute.is_file():
+        raise ConfigError(f"{what} {path} is not a file")
+    return absolute
+
+
+def _check_disks(disks: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
+    if len(disks) > MAX_DISKS:
+        raise ConfigError(f"{len(disks)} disks are too many", hint=f"use at most {MAX_DISKS}")
+    return disks

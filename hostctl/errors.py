@@ -1,0 +1,194 @@
+"""The error tree: everything hostctl raises on purpose, in one place.
+
+::
+
+    HostctlError                      .hint: what to do next, or None
+    ├── ConfigError                   (ValueError) what you asked for cannot be: a name, a size, a path
+    ├── BackendError                  the hypervisor, or this host
+    │   ├── MachineNotFound           (LookupError)
+    │   ├── MachineExists
+    │   ├── WrongState                .state, .move, .moves: what is allowed now
+    │   ├── Busy                      (TimeoutError) .holder_pid: another hostctl works on this machine
+    │   ├── ToolMissing               .tool: a program that must be installed
+    │   ├── ToolFailed                .argv, .returncode, .stderr
+    │   ├── BootFailed                .stderr, .console: what QEMU and the guest said last
+    │   ├── MonitorError              .command, .reason: QEMU refused, or does not answer
+    │   ├── DeadlineExceeded          (TimeoutError)
+    │   └── SnapshotError             .tag
+    │       ├── SnapshotNotFound      (LookupError)
+    │       └── SnapshotExists
+    ├── ChannelError                  the line to the guest   ┐
+    ├── ProtocolError                 bytes that break rules   │ hostctl_channels.errors
+    └── GuestError                    the guest said no        ┘
+
+A message is one lower-case line: what was tried, on what, what came back. The way out is in `hint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hostctl_channels.errors import (
+    ChannelClosed,
+    ChannelError,
+    ChannelReset,
+    ChannelTimeout,
+    CommandFailed,
+    GuestError,
+    HostctlError,
+    LocalProtocolError,
+    PortsBusy,
+    ProtocolError,
+    Refused,
+    RemoteProtocolError,
+    TransferFailed,
+)
+
+__all__ = [
+    "BackendError",
+    "BootFailed",
+    "Busy",
+    "ChannelClosed",
+    "ChannelError",
+    "ChannelReset",
+    "ChannelTimeout",
+    "CommandFailed",
+    "ConfigError",
+    "DeadlineExceeded",
+    "GuestError",
+    "HostctlError",
+    "LocalProtocolError",
+    "MachineExists",
+    "MachineNotFound",
+    "MonitorError",
+    "PortsBusy",
+    "ProtocolError",
+    "Refused",
+    "RemoteProtocolError",
+    "SnapshotError",
+    "SnapshotExists",
+    "SnapshotNotFound",
+    "ToolFailed",
+    "ToolMissing",
+    "TransferFailed",
+    "WrongState",
+]
+
+
+class ConfigError(HostctlError, ValueError):
+    """What was asked for cannot be."""
+
+
+class BackendError(HostctlError):
+    """The hypervisor, or this host, failed."""
+
+
+class MachineNotFound(BackendError, LookupError):
+    """No machine of that name in this state directory."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no machine named {name!r}", hint="hostctl list")
+        self.name = name
+
+
+class MachineExists(BackendError):
+    """A machine of that name is there already; it was not touched."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"machine {name!r} exists already", hint=f"hostctl delete {name}")
+        self.name = name
+
+
+class WrongState(BackendError):
+    """The machine's state does not allow this move; nothing was done."""
+
+    def __init__(
+        self, name: str, state: str, move: str, moves: Sequence[str], *, hint: str | None = None
+    ) -> None:
+        super().__init__(f"cannot {move} machine {name!r}: it is {state}", hint=hint)
+        self.name = name
+        self.state = state
+        self.move = move
+        self.moves = tuple(moves)
+
+
+class Busy(BackendError, TimeoutError):
+    """Another hostctl held the lock until our deadline; nothing was done."""
+
+    def __init__(self, what: str, holder_pid: int | None, doing: str | None = None) -> None:
+        holder = f"process {holder_pid}" if holder_pid else "another process"
+        doing = f" ({doing})" if doing else ""
+        super().__init__(f"{what} is busy: {holder}{doing} holds its lock", hint="try again later")
+        self.holder_pid = holder_pid
+
+
+class ToolMissing(BackendError):
+    """A program of the host that hostctl needs is not installed."""
+
+    def __init__(self, tool: str, *, hint: str | None = None) -> None:
+        super().__init__(f"program {tool!r} not found on this host", hint=hint)
+        self.tool = tool
+
+
+class ToolFailed(BackendError):
+    """A program of the host ended with an error."""
+
+    def __init__(self, argv: Sequence[str], returncode: int | None, stderr: str) -> None:
+        end = "ran out of time" if returncode is None else f"ended with status {returncode}"
+        last = stderr.strip().splitlines()[-1:] or ["no message"]
+        super().__init__(f"{argv[0]} {end}: {last[0]}")
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class BootFailed(BackendError):
+    """QEMU ended, or the guest never answered. `stderr` and `console` are their last words."""
+
+    def __init__(
+        self, message: str, *, stderr: str = "", console: str = "", hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.stderr = stderr
+        self.console = console
+
+
+class MonitorError(BackendError):
+    """QEMU refused a monitor command, or its monitor does not answer."""
+
+    def __init__(self, command: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"qemu monitor: {command}: {reason}", hint=hint)
+        self.command = command
+        self.reason = reason
+
+
+class DeadlineExceeded(BackendError, TimeoutError):
+    """The operation did not end in time."""
+
+
+class SnapshotError(BackendError):
+    """A snapshot could not be saved, restored or deleted."""
+
+    def __init__(self, message: str, tag: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tag = tag
+
+
+class SnapshotNotFound(SnapshotError, LookupError):
+    """The machine has no snapshot of that tag."""
+
+    def __init__(self, name: str, tag: str) -> None:
+        super().__init__(
+            f"machine {name!r} has no snapshot {tag!r}", tag, hint=f"hostctl snapshot list {name}"
+        )
+
+
+class SnapshotExists(SnapshotError):
+    """The machine has a snapshot of that tag already; it was not touched."""
+
+    def __init__(self, name: str, tag: str) -> None:
+        super().__init__(
+            f"machine {name!r} has a snapshot {tag!r} already",
+            tag,
+            hint=f"hostctl snapshot delete {name} {tag}",
+        )

@@ -1,0 +1,570 @@
+"""Machine: the object users hold. It joins a back end (power) and a channel (the inside).
+
+Owns policy: who may do what when (lock, guard), what makes an operation repeatable, when the guest's
+timeline is cut, how long to be polite. How QEMU does it is the back end's; what travels is the channel's.
+
+Every changing method holds the machine's lock, so several hostctl processes may call them at once; commands
+and files take no lock. Each method may be repeated after a crash of anything, at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from .backends.interface import (
+    Backend,
+    DiskReport,
+    MachineSpec,
+    Nic,
+    Progress,
+    Snapshot,
+    check_tag,
+)
+from .connect import CHANNEL_NAME, open_channel
+from .errors import (
+    BackendError,
+    BootFailed,
+    Busy,
+    DeadlineExceeded,
+    HostctlError,
+    MachineNotFound,
+    SnapshotNotFound,
+)
+from .lifecycle import MachineState, guard
+from .localfile import replacing, sized
+from .state import FilePulse, Home, MachineFiles, locked
+
+if TYPE_CHECKING:
+    from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
+    from hostctl_channels.interface import Progress as ByteProgress
+
+    Path_ = str | os.PathLike[str]
+    Env = Mapping[str, str] | Mapping[bytes, bytes] | None
+
+__all__ = ["Machine", "MachineReport"]
+
+logger = logging.getLogger(__name__)
+
+LOCK_S = 30.0  # longer than any start or stop holds the lock; a big snapshot may hold it longer
+CONNECT_S = 30.0  # an agent of a guest that is up answers in 0.1 s; one that still boots, in a few
+SNAPSHOT_S = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs minutes
+BUTTON_S = 5.0  # a guest that heeds the power button starts to go at once; then its agent is asked
+REFRESH_S = 5.0
+NICS_S = 5.0
+POLL_S = 0.05
+MAX_READ = 64 * 1024 * 1024
+
+# A guest with an init is asked properly; one whose init is a script only obeys -f.
+POWER_OFF = "(poweroff || shutdown -h now; sleep 3; sync; poweroff -f) >/dev/null 2>&1 &"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineReport:
+    """All that can be said about a machine. None is what could not be found out now."""
+
+    name: str
+    state: MachineState
+    pid: int | None
+    uptime_s: float | None
+    accel: str | None
+    accel_reason: str | None
+    run_state: str | None  # the hypervisor's own word
+    image: str | None
+    memory_mib: int
+    cpus: int
+    disks: tuple[DiskReport, ...]
+    nics: tuple[Nic, ...] | None  # what the hypervisor shows; () is the proof that there is none
+    guest_nics: tuple[str, ...] | None  # what the guest shows: ("lo",) without a network
+    channel: str
+    capabilities: tuple[str, ...] | None
+    snapshots: tuple[Snapshot, ...]
+    directory: Path
+    console_log: Path
+
+
+class Machine:
+    """A virtual machine. Comes from a Controller, which also closes it."""
+
+    def __init__(
+        self, home: Home, spec: MachineSpec, files: MachineFiles, backend: Backend
+    ) -> None:
+        self.name = spec.name
+        self.spec = spec
+        self._home = home
+        self._files = files
+        self._backend = backend
+        self._channel: Channel | None = None
+        self._is_connected = False
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.name}>"
+
+    @property
+    def directory(self) -> Path:
+        """Where its spec, disks and logs are."""
+        return self._files.directory
+
+    @property
+    def console_log(self) -> Path:
+        """All that the serial console said since the last start."""
+        return self._files.console_log
+
+    @property
+    def console_socket(self) -> Path:
+        """The serial console, for one client at a time; there while the machine is alive."""
+        return self._files.socket("console")
+
+    # Life
+
+    async def state(self) -> MachineState:
+        """Return the state. A process found dead is cleaned up on the way, unless someone is busy."""
+        state = self._backend.state()
+        if not state.is_alive and self._files.run.exists():
+            with contextlib.suppress(Busy):
+                async with self._locked("clean up", timeout_s=0):
+                    state = await self._backend.settle()
+        return state
+
+    async def start(
+        self, *, wait: bool = True, timeout_s: float = 120, progress: Progress | None = None
+    ) -> None:
+        """Start the machine, and with `wait` return when its agent answers. Fine when it runs already.
+
+        Raises:
+            WrongState: it is paused.
+            BootFailed: QEMU ended (the machine is stopped), or the agent did not answer in time (it still
+                runs, for you to look at its console). QEMU's and the guest's last words are quoted.
+        """
+        async with self._locked("start"):
+            state = await self._backend.settle()
+            guard(self.name, state, "start")
+            if not state.is_alive:
+                self._pulse.cut()
+                await self._backend.launch(stop_on_reboot=wait, progress=progress)
+        if wait:
+            if progress is not None:
+                progress("waiting for the agent")
+            await self._ready(timeout_s)
+            # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the guest's right.
+            async with self._locked("start"):
+                if self._backend.state().is_alive:
+                    await self._backend.allow_reboot()
+
+    async def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
+        """Stop the machine: power button, then the agent, then, after `timeout_s`, no more questions.
+
+        `force` asks nobody. Fine when it is stopped; a crashed one is cleaned up.
+        """
+        async with self._locked("stop"):
+            state = await self._backend.settle()
+            guard(self.name, state, "stop")
+            if state.is_alive and not force and not await self._shut_down(timeout_s):
+                logger.warning("machine %s did not stop within %g s: killed", self.name, timeout_s)
+            await self._backend.kill()
+            self._pulse.cut()
+        await self.close()
+
+    async def pause(self) -> None:
+        """Freeze the guest. Fine when it is paused."""
+        async with self._locked("pause"):
+            guard(self.name, await self._backend.settle(), "pause")
+            # In this order: a frozen guest that nobody calls paused would look hung.
+            self._pulse.set_suspended(True)
+            try:
+                await self._backend.pause()
+            except BackendError:
+                self._pulse.set_suspended(False)
+                raise
+
+    async def resume(self) -> None:
+        """Let the guest go on, and set its clock. Fine when it runs."""
+        async with self._locked("resume"):
+            state = await self._backend.settle()
+            guard(self.name, state, "resume")
+            await self._backend.resume()
+            self._pulse.set_suspended(False)
+        if state is MachineState.PAUSED:
+            await self._refresh()
+
+    async def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
+        """Press the reset button; with `wait` return when the agent answers again."""
+        async with self._locked("reset"):
+            guard(self.name, await self._backend.settle(), "reset")
+            await self._backend.reset()
+            self._pulse.cut()
+        await self.close()
+        if wait:
+            await self._ready(timeout_s)
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Remove the machine with its disks and logs; `force` kills it first if it is alive.
+
+        Raises:
+            WrongState: it is alive.
+        """
+        async with self._locked("delete"):
+            state = await self._backend.settle()
+            if force and state.is_alive:
+                await self._backend.kill()
+                state = MachineState.STOPPED
+            guard(self.name, state, "delete")
+            await self._home.remove(self._files)
+        await self.close()
+
+    async def wait(
+        self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120
+    ) -> None:
+        """Wait until the machine is in `state`, or until its agent answers.
+
+        Raises:
+            DeadlineExceeded: it was not, all the time.
+            WrongState: "ready" of a machine that does not run.
+        """
+        if state == "ready":
+            guard(self.name, await self.state(), "reach")
+            await self._ready(timeout_s)
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                while await self.state() is not state:
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            now = self._backend.state().value
+            raise DeadlineExceeded(
+                f"machine {self.name!r} is {now}, not {state.value}, after {timeout_s:g} s"
+            ) from None
+
+    async def describe(self) -> MachineReport:
+        """Ask the hypervisor and the guest; what does not answer within seconds is None."""
+        state = await self.state()
+        backend = await self._backend.describe()
+        guest_nics, capabilities = None, None
+        if state is MachineState.RUNNING:
+            guest_nics, capabilities = await self._guest_view()
+        return MachineReport(
+            name=self.name,
+            state=state,
+            pid=backend.pid,
+            uptime_s=backend.uptime_s,
+            accel=backend.accel,
+            accel_reason=backend.accel_reason,
+            run_state=backend.run_state,
+            image=self.spec.image,
+            memory_mib=self.spec.memory_mib,
+            cpus=self.spec.cpus,
+            disks=backend.disks,
+            nics=backend.nics,
+            guest_nics=guest_nics,
+            channel=CHANNEL_NAME,
+            capabilities=capabilities,
+            snapshots=await self.list_snapshots(),
+            directory=self.directory,
+            console_log=self.console_log,
+        )
+
+    # Snapshots
+
+    async def save_snapshot(self, tag: str) -> None:
+        """Save RAM and disks of the living machine under `tag`; it goes on afterwards, or stays paused.
+
+        Raises:
+            SnapshotExists: the tag is taken.
+        """
+        check_tag(tag)
+        async with self._locked("save a snapshot"):
+            guard(self.name, await self._backend.settle(), "snapshot")
+            await self._backend.save_snapshot(tag, SNAPSHOT_S)
+
+    async def list_snapshots(self) -> tuple[Snapshot, ...]:
+        """Return the snapshots, oldest first."""
+        return await self._backend.snapshots()
+
+    async def restore_snapshot(self, tag: str) -> None:
+        """Bring back the moment `tag`, starting the machine if it is stopped.
+
+        It is paused afterwards if it was when saved. Requests under way in the guest fail with ChannelReset.
+        The guest's clock is set and its random pool fed before this returns, if its agent answers.
+
+        Raises:
+            SnapshotNotFound: no such tag; nothing was done.
+            BackendError: the load failed; a machine that ran goes on as before, a stopped one is stopped.
+        """
+        async with self._locked("restore a snapshot"):
+            state = await self._backend.settle()
+            guard(self.name, state, "restore")
+            snapshot = await self._snapshot(tag)
+            # Cut before and after: whoever connects in between must notice too, and a hostctl killed
+            # half way must have told everyone.
+            self._pulse.cut()
+            if state.is_alive:
+                await self._backend.load_snapshot(tag, SNAPSHOT_S)
+            else:
+                await self._launch_into(tag)
+            self._pulse.cut()
+            self._pulse.set_suspended(snapshot.paused)
+            if not snapshot.paused:
+                await self._backend.resume()
+        await self.close()
+        if not snapshot.paused:
+            await self._refresh()
+
+    async def delete_snapshot(self, tag: str) -> None:
+        """Drop snapshot `tag`, whether the machine runs or not."""
+        async with self._locked("delete a snapshot"):
+            await self._backend.settle()
+            await self._backend.delete_snapshot(tag, SNAPSHOT_S)
+
+    # The inside
+
+    async def exec(
+        self,
+        *argv: str | bytes,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        check: bool = False,
+        usage: bool = False,
+    ) -> Result:
+        """Run a command to its end; no shell is involved. `check` raises CommandFailed unless it is 0."""
+        from hostctl_channels.interface import Command
+
+        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
+        result = await (await self._reach()).exec(command, input=input)
+        return result.check() if check else result
+
+    async def shell(
+        self,
+        line: str,
+        *,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        check: bool = False,
+        usage: bool = False,
+    ) -> Result:
+        """Run a line of the guest's /bin/sh."""
+        return await self.exec(
+            "sh",
+            "-c",
+            line,
+            env=env,
+            cwd=cwd,
+            user=user,
+            input=input,
+            timeout_s=timeout_s,
+            check=check,
+            usage=usage,
+        )
+
+    def spawn(
+        self,
+        *argv: str | bytes,
+        stdin: bool = False,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        usage: bool = False,
+    ) -> AbstractAsyncContextManager[Process]:
+        """Run a command with live streams; leaving the context kills it if it still runs."""
+        from hostctl_channels.interface import Command
+
+        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
+        return self._spawn(command, stdin)
+
+    async def put(
+        self,
+        source: Path_ | BinaryIO | bytes,
+        guest_path: str | bytes,
+        *,
+        mode: int | None = None,
+        mtime_s: float | None = None,
+        owner: str | None = None,
+        verify: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> FileInfo:
+        """Write a local file, an open file or bytes to `guest_path`, which is replaced whole or not at all."""
+        from hostctl_channels.interface import PutOptions
+
+        options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
+        with sized(source) as (file, size_bytes):
+            channel = await self._reach()
+            return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
+
+    async def get(
+        self,
+        guest_path: str | bytes,
+        destination: Path_ | BinaryIO,
+        *,
+        verify: str | None = None,
+        max_bytes: int | None = None,
+        progress: ByteProgress | None = None,
+    ) -> FileInfo:
+        """Read a guest file to a local path, which is replaced whole or not at all, or into an open file."""
+        with replacing(destination) as sink:
+            channel = await self._reach()
+            return await channel.get(
+                os.fsencode(guest_path), sink, verify=verify, max_bytes=max_bytes, progress=progress
+            )
+
+    async def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
+        """Return the content of a guest file of at most `max_bytes`."""
+        import io
+
+        sink = io.BytesIO()
+        await self.get(guest_path, sink, max_bytes=max_bytes)
+        return sink.getvalue()
+
+    async def ping(self) -> float:
+        """Return the seconds that a round trip to the agent took."""
+        return await (await self._reach()).ping()
+
+    async def close(self) -> None:
+        """Give back the ports. The machine goes on, and this object may be used again."""
+        self._is_connected = False
+        if self._channel is not None:
+            await self._channel.close()
+
+    # How
+
+    @property
+    def _pulse(self) -> FilePulse:
+        return self._files.pulse()
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, doing: str, timeout_s: float = LOCK_S) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(
+                    locked(self._files.lock, f"machine {self.name!r}", doing, timeout_s)
+                )
+            except FileNotFoundError:
+                raise MachineNotFound(self.name) from None
+            yield
+
+    async def _reach(self) -> Channel:
+        """Return the channel, connected."""
+        guard(self.name, self._backend.state(), "reach")
+        channel = self._open_channel()
+        if not self._is_connected:
+            await channel.connect(CONNECT_S)
+            self._is_connected = True
+        return channel
+
+    def _open_channel(self) -> Channel:
+        if self._channel is None:
+            self._channel = open_channel(
+                self._backend.endpoints(), self._files.runtime, self._pulse
+            )
+        return self._channel
+
+    @contextlib.asynccontextmanager
+    async def _spawn(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
+        channel = await self._reach()
+        async with channel.spawn(command, stdin=stdin) as process:
+            yield process
+
+    async def _ready(self, timeout_s: float) -> None:
+        """Wait until the agent answers, or QEMU ends, or time is up."""
+        connecting = asyncio.ensure_future(self._open_channel().connect(timeout_s))
+        dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
+        try:
+            await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done() and connecting.exception() is None:
+                self._is_connected = True
+                self._files.answered.touch()
+                return
+            raise self._boot_failed(timeout_s) from (
+                connecting.exception() if connecting.done() else None
+            )
+        finally:
+            for task in (connecting, dying):
+                task.cancel()
+            await asyncio.gather(connecting, dying, return_exceptions=True)
+
+    def _boot_failed(self, timeout_s: float) -> BootFailed:
+        stderr, console = self._backend.last_words()
+        if self._backend.state().is_alive:
+            what, hint = (
+                f"its agent did not answer within {timeout_s:g} s",
+                f"hostctl console {self.name}",
+            )
+        else:
+            what, hint = "it ended before its agent answered", f"see {self._files.console_log}"
+        last = (console or stderr).splitlines()[-1:]
+        said = f"; its console ends with: {last[0]}" if last else "; its console is empty"
+        return BootFailed(
+            f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
+        )
+
+    async def _shut_down(self, timeout_s: float) -> bool:
+        """Ask in all polite ways; return whether the machine is gone."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            await self._backend.power_down()
+            self._pulse.set_suspended(False)
+        except BackendError as err:
+            logger.info("machine %s: power button: %s", self.name, err)
+        if await self._backend.wait_gone(min(BUTTON_S, timeout_s / 2)):
+            return True
+        left_s = deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(left_s):
+                await self.shell(POWER_OFF)
+        except (HostctlError, TimeoutError) as err:
+            logger.info("machine %s: poweroff by its agent: %s", self.name, err)
+        return await self._backend.wait_gone(max(0.0, deadline - time.monotonic()))
+
+    async def _snapshot(self, tag: str) -> Snapshot:
+        for snapshot in await self._backend.snapshots():
+            if snapshot.tag == tag:
+                return snapshot
+        raise SnapshotNotFound(self.name, tag)
+
+    async def _launch_into(self, tag: str) -> None:
+        """Start a stopped machine frozen, and load `tag` in place of a boot."""
+        await self._backend.launch(frozen=True)
+        try:
+            await self._backend.load_snapshot(tag, SNAPSHOT_S)
+        except BaseException:
+            await self._backend.kill()
+            raise
+
+    async def _refresh(self) -> None:
+        """Set the guest's clock and feed its random pool, which a restore has made old and shared.
+
+        The best that can be done: a guest whose agent never answered is not waited for.
+        """
+        if not self._files.answered.exists():
+            return
+        try:
+            async with asyncio.timeout(REFRESH_S):
+                channel = await self._reach()
+                await channel.set_clock(time.time())
+                await channel.feed_entropy(os.urandom(64))
+        except (HostctlError, TimeoutError) as err:
+            logger.warning("machine %s: clock and entropy not refreshed: %s", self.name, err)
+
+    async def _guest_view(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+        try:
+            async with asyncio.timeout(NICS_S):
+                result = await self.exec("ls", "/sys/class/net", check=True)
+                nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
+                capabilities = tuple(sorted((await self._reach()).capabilities))
+        except (HostctlError, TimeoutError) as err:
+            logger.info("machine %s: its guest does not answer: %s", self.name, err)
+            return None, None
+        return nics, capabilities
