@@ -1,0 +1,370 @@
+"""What each command takes: argparse declarations, all in one light module.
+
+`hostctl --help` and the completion scripts need them and nothing else, so nothing heavy may be
+imported here (tests/cli/test_startup.py watches).
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from . import units
+
+_T = TypeVar("_T")
+
+SHELLS: Final = ("bash", "zsh", "fish")
+
+# What shtab puts into the completion scripts; completion.py defines the shell function.
+_MACHINE: Final = {
+    "bash": "_hostctl_machines",
+    "zsh": "_hostctl_machines_zsh",
+    "fish": "(_hostctl_machines)",
+}
+
+
+def create(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl create`."""
+    _add_new_name(parser)
+    boot = parser.add_argument_group("what boots")
+    boot.add_argument(
+        "--image",
+        metavar="IMAGE",
+        help="an image by name (default: tiny); built when it is not there yet",
+    )
+    _add_file(boot, "--kernel", metavar="FILE", help="boot this kernel instead of an image")
+    _add_file(boot, "--initrd", metavar="FILE", help="initial RAM disk for --kernel")
+    boot.add_argument(
+        "--append", metavar="LINE", help="kernel command line, added to the image's if there is one"
+    )
+    shape = parser.add_argument_group("the machine")
+    shape.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_typed(units.parse_memory_mib),
+        default=256,
+        help="RAM, such as 256M or 2G (default: 256M)",
+    )
+    shape.add_argument(
+        "--cpus",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="virtual CPUs (default: 1; without KVM more are slower)",
+    )
+    shape.add_argument(
+        "--disk",
+        metavar="DISK",
+        action="append",
+        default=[],
+        help="FILE[,size=SIZE][,format=qcow2|raw]: a disk image, itself left untouched, for writes "
+        "go to an overlay; or size=SIZE: an empty disk; repeatable",
+    )
+    shape.add_argument(
+        "--accel",
+        choices=("auto", "kvm", "hvf", "tcg"),
+        default="auto",
+        help="auto takes KVM or HVF only after it proved to boot (default)",
+    )
+    shape.add_argument(
+        "--qemu-arg",
+        metavar="ARG",
+        action="append",
+        default=[],
+        help="one more word for QEMU's command line, such as --qemu-arg=-name; repeatable",
+    )
+    parser.add_argument("--start", action="store_true", help="start it, and wait until it answers")
+    _add_timeout(parser, "with --start: how long to wait (default: 120s)", 120)
+    _add_json(parser)
+
+
+def start(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl start`."""
+    _add_names(parser)
+    parser.add_argument(
+        "--no-wait", action="store_true", help="return as soon as it runs, before it answers"
+    )
+    _add_timeout(parser, "how long to wait for the answer (default: 120s)", 120)
+    _add_json(parser)
+
+
+def stop(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl stop`."""
+    _add_names(parser)
+    parser.add_argument("-f", "--force", action="store_true", help="pull the plug now")
+    _add_timeout(parser, "how long the guest may take before the plug is pulled (default: 30s)", 30)
+    _add_json(parser)
+
+
+def pause(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pause`, and `resume`, which takes the same."""
+    _add_names(parser)
+    _add_json(parser)
+
+
+def reset(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl reset`."""
+    _add_names(parser)
+    parser.add_argument("--no-wait", action="store_true", help="return before it answers again")
+    _add_json(parser)
+
+
+def delete(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl delete`."""
+    _add_names(parser)
+    parser.add_argument("-f", "--force", action="store_true", help="also when it runs")
+    _add_json(parser)
+
+
+def list_(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl list`."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="names only")
+    _add_json(parser)
+
+
+def show(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl show`."""
+    _add_name(parser)
+    _add_json(parser)
+
+
+def wait(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl wait`."""
+    _add_name(parser)
+    parser.add_argument(
+        "--for",
+        dest="goal",
+        choices=("ready", "running", "paused", "stopped"),
+        default="ready",
+        help="ready: its agent answers (default)",
+    )
+    _add_timeout(parser, "how long to wait (default: 120s)", 120)
+    _add_json(parser)
+
+
+def exec_(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl exec`. The guest's words are cut off before argparse sees them."""
+    parser.usage = "hostctl exec [options] NAME [options] [--] COMMAND [ARGUMENT ...]"
+    _add_name(parser)
+    parser.add_argument(
+        "-i",
+        "--interactive",
+        action="store_true",
+        help="pass our standard input on; without it the command reads an empty one",
+    )
+    parser.add_argument(
+        "-e",
+        "--env",
+        metavar="KEY[=VALUE]",
+        action="append",
+        default=[],
+        help="set a variable; KEY alone takes ours; repeatable",
+    )
+    parser.add_argument("-w", "--workdir", metavar="DIR", help="where the command runs")
+    parser.add_argument(
+        "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
+    )
+    _add_timeout(parser, "kill it after this long, and exit with 124", None)
+    parser.add_argument(
+        "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
+    )
+    parser.set_defaults(command=[])
+    parser.epilog = """\
+examples:
+  hostctl exec web -- uname -a
+  hostctl exec --shell web -- 'ls /tmp | wc -l'
+  tar c src | hostctl exec -i web -- tar x -C /root
+
+exit status: the command's own, 128+n when signal n ended it; 124 timed out,
+125 hostctl failed, 126 refused or not executable, 127 not found in the guest.
+Ctrl-C, SIGTERM and SIGHUP go to the command; a second Ctrl-C kills it."""
+
+
+def cp(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl cp`."""
+    _add_file(parser, "source", metavar="SOURCE", help="FILE, NAME:FILE, or - for standard input")
+    _add_file(
+        parser,
+        "destination",
+        metavar="DESTINATION",
+        help="NAME:FILE, FILE, or - for standard output; a folder gets the source's name",
+    )
+    parser.add_argument(
+        "--verify", choices=("sha256",), help="compare digests made on both sides (slower)"
+    )
+    parser.add_argument(
+        "--mode", metavar="MODE", type=_mode, help="permissions of the copy, octal, such as 0644"
+    )
+    parser.add_argument(
+        "-p", "--preserve", action="store_true", help="keep permissions and modification time"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    _add_json(parser)
+    parser.epilog = """\
+examples:
+  hostctl cp job.tar web:/tmp/
+  hostctl cp --verify sha256 web:/var/log/messages .
+  pg_dump db | hostctl cp - db:/root/dump.sql
+
+A local file with a colon in its name is written ./like:this."""
+
+
+def snapshot_save(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl snapshot save`; `restore` and `delete` take the same."""
+    _add_name(parser)
+    parser.add_argument("tag", metavar="TAG", help="the snapshot's name")
+    _add_json(parser)
+
+
+def snapshot_list(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl snapshot list`."""
+    _add_name(parser)
+    _add_json(parser)
+
+
+def image_build(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl image build`."""
+    parser.add_argument("image", metavar="IMAGE", help="a recipe's name, such as tiny")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="build again even if nothing changed"
+    )
+    _add_json(parser)
+
+
+def image_list(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl image list`."""
+    _add_json(parser)
+
+
+def console(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl console`."""
+    _add_name(parser)
+    parser.add_argument(
+        "--log", action="store_true", help="print what the console said so far, and return"
+    )
+
+
+def doctor(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl doctor`."""
+    _add_json(parser)
+
+
+def completion(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl completion`."""
+    parser.add_argument("shell", choices=SHELLS, help="whose script to print")
+    parser.epilog = """\
+install:
+  bash  hostctl completion bash > ~/.local/share/bash-completion/completions/hostctl
+  zsh   hostctl completion zsh  > a folder of your $fpath, as _hostctl
+  fish  hostctl completion fish > ~/.config/fish/completions/hostctl.fish"""
+
+
+def split_guest_words(words: list[str], valued: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Cut a line of `exec` into our words and the guest's.
+
+    The guest's begin after `--`, or with the second word that is no option: `exec web ls -i` must
+    list inodes, not become interactive. argparse cannot say that, and its own handling of `--`
+    differs between Python versions. `valued` names the options which take a value.
+    """
+    named = False
+    skip = False
+    for at, word in enumerate(words):
+        if skip:
+            skip = False
+        elif word == "--":
+            return words[:at], words[at + 1 :]
+        elif word.startswith("-") and word != "-":
+            skip = _awaits_value(word, valued)
+        elif named:
+            return words[:at], words[at:]
+        else:
+            named = True
+    return words, []
+
+
+def _awaits_value(word: str, valued: frozenset[str]) -> bool:
+    """Tell whether the next word belongs to this one: `--env K=V`, `-e K=V`, `-ie K=V`."""
+    if word.startswith("--"):
+        return word in valued
+    first = next((at for at, letter in enumerate(word) if f"-{letter}" in valued), None)
+    return first is not None and first == len(word) - 1
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    action = parser.add_argument("name", metavar="NAME", help="the machine")
+    _complete(action, _MACHINE)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    action = parser.add_argument("names", metavar="NAME", nargs="+", help="the machine, or several")
+    _complete(action, _MACHINE)
+
+
+def _add_new_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="NAME", help="what to call it: letters, digits, dots, dashes"
+    )
+
+
+def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | None) -> None:
+    parser.add_argument(
+        "--timeout",
+        dest="timeout_s",
+        metavar="TIME",
+        type=_typed(units.parse_duration),
+        default=default,
+        help=text,
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON; its keys stay as they are")
+
+
+_Container = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def _add_file(parser: _Container, name: str, *, metavar: str, help: str) -> None:
+    action = parser.add_argument(name, metavar=metavar, help=help)
+    _complete(
+        action,
+        {
+            "bash": "_shtab_compgen_files",
+            "zsh": "_files",
+            "fish": "(__fish_complete_path (commandline -ct))",
+        },
+    )
+
+
+def _complete(action: argparse.Action, functions: dict[str, str]) -> None:
+    """Tell shtab how to complete this argument; it looks for this attribute."""
+    action.complete = functions  # type: ignore[attr-defined]  # shtab's convention
+
+
+def _typed(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Let argparse show the message of a ValueError: of its own accord it hides it."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as err:
+            raise argparse.ArgumentTypeError(str(err)) from err
+
+    return convert
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a count; write 1 or more')
+    return int(text)
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o7777:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" are no permissions; write them octal, like 0644'
+        )
+    return mode

@@ -1,0 +1,100 @@
+"""`hostctl create`: a new machine out of an image, or of a kernel and disks."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+import hostctl_images
+from hostctl.backends.interface import DiskSpec, MachineSpec
+
+from . import opening, render, units
+from .exits import UsageError
+
+DEFAULT_IMAGE: Final = "tiny"
+_DISK_KEYS: Final = ("size", "format")
+
+
+def create(args: argparse.Namespace) -> int:
+    """Make the machine; build its image first when there is none."""
+    spec = spec_of(args)
+    if spec.image is not None:
+        _ensure_image(spec.image)
+    return opening.run(_create(args, spec))
+
+
+def spec_of(args: argparse.Namespace) -> MachineSpec:
+    """Return what the command line describes.
+
+    Raises:
+        UsageError: its parts contradict each other.
+    """
+    if args.image and args.kernel:
+        raise UsageError("create: --image and --kernel exclude each other; an image has a kernel")
+    if args.initrd and not args.kernel:
+        raise UsageError("create: --initrd goes with --kernel; an image has its own")
+    disks = tuple(map(parse_disk, args.disk))
+    return MachineSpec(
+        name=args.name,
+        image=None if args.kernel else args.image or (None if disks else DEFAULT_IMAGE),
+        kernel=_file(args.kernel),
+        initrd=_file(args.initrd),
+        append=args.append or "",
+        memory_mib=args.memory,
+        cpus=args.cpus,
+        disks=disks,
+        accel=args.accel,
+        extra_args=tuple(args.qemu_arg),
+    )
+
+
+def parse_disk(text: str) -> DiskSpec:
+    """Read `FILE`, `FILE,size=2G,format=raw` or `size=2G`; a comma inside FILE cannot be written.
+
+    Raises:
+        UsageError: an unknown key, or a size that is none.
+    """
+    words = text.split(",")
+    base = None if _is_option(words[0]) else _file(words.pop(0))
+    options = dict(word.partition("=")[::2] for word in words)
+    unknown = [key for key in options if key not in _DISK_KEYS]
+    if unknown:
+        raise UsageError(f'create: --disk {text}: unknown "{unknown[0]}"; write size= or format=')
+    try:
+        size_bytes = units.parse_size(options["size"]) if "size" in options else None
+    except ValueError as err:
+        raise UsageError(f"create: --disk {text}: {err}") from err
+    if base is None and size_bytes is None:
+        raise UsageError(f"create: --disk {text}: name a file, or size=SIZE for an empty disk")
+    return DiskSpec(base=base, size_bytes=size_bytes, format=options.get("format"))
+
+
+async def _create(args: argparse.Namespace, spec: MachineSpec) -> int:
+    async with opening.open_controller() as controller:
+        machine = await controller.create(spec)
+        if args.start:
+            render.talk(f"{spec.name}: created, starting")
+            await machine.start(timeout_s=args.timeout_s)
+        state = (await machine.state()).value
+    if args.json:
+        render.json_out({"name": spec.name, "image": spec.image, "state": state})
+    else:
+        next_step = "" if args.start else f'; next: "hostctl start {spec.name}"'
+        render.talk(f"{spec.name}: {'ready' if args.start else 'created'}{next_step}")
+    return 0
+
+
+def _ensure_image(name: str) -> None:
+    """Build an image that has a recipe; any other name is the controller's to refuse."""
+    built = {image.name for image in hostctl_images.available()}
+    if name not in built and name in hostctl_images.recipes():
+        render.talk(f"image {name} is not there yet: building it, once")
+        hostctl_images.build(name, progress=render.talk)
+
+
+def _file(text: str | None) -> Path | None:
+    """Return an absolute path: the machine outlives this folder."""
+    return None if text is None else Path(text).absolute()
+
+
+def _is_option(word: str) -> bool:
+    return word.partition("=")[0] in _DISK_KEYS and "=" in word

@@ -1,0 +1,57 @@
+"""`hostctl list`: one line a machine."""
+
+import argparse
+import asyncio
+from typing import Any
+
+from hostctl.machine import Machine
+
+from . import opening, render, units
+
+
+def list_machines(args: argparse.Namespace) -> int:
+    """List the machines, sorted by name."""
+    return opening.run(_list(args))
+
+
+async def _list(args: argparse.Namespace) -> int:
+    async with opening.open_controller() as controller:
+        machines = controller.machines()
+        if args.quiet:
+            print("".join(f"{machine.name}\n" for machine in machines), end="")
+            return 0
+        rows = await asyncio.gather(*map(_row, machines))
+    if args.json:
+        render.json_out(rows)
+    else:
+        print(_table(rows))
+    return 0
+
+
+async def _row(machine: Machine) -> dict[str, Any]:
+    spec = machine.spec
+    return {
+        "name": machine.name,
+        "state": (await machine.state()).value,
+        "image": spec.image,
+        "cpus": spec.cpus,
+        "memory_mib": spec.memory_mib,
+        "uptime_s": machine.uptime_s(),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    return render.table(
+        ("NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "UPTIME"),
+        [
+            (
+                row["name"],
+                row["state"],
+                row["image"] or "-",
+                str(row["cpus"]),
+                units.show_size(row["memory_mib"] * 2**20),
+                render.uptime(row["uptime_s"]),
+            )
+            for row in rows
+        ],
+    )

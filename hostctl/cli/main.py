@@ -1,0 +1,255 @@
+"""The table of commands, the parser made from it, and what becomes of errors.
+
+Imports nothing heavy: a command's module is loaded after its line was parsed.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, NoReturn
+
+from . import arguments as take
+from . import render
+from .exits import Exit, UsageError, exit_for
+
+
+class Command(NamedTuple):
+    """One row: what is typed, where it lives ("module:function"), what it does, what it takes."""
+
+    name: str
+    target: str
+    help: str
+    declare: Callable[[argparse.ArgumentParser], None]
+
+    @property
+    def first(self) -> str:
+        """The word that selects it, or its group."""
+        return self.name.partition(" ")[0]
+
+
+# fmt: off
+COMMANDS: Final = tuple(Command(*row) for row in (
+    ("create", "create:create", "make a machine, with no network", take.create),
+    ("start", "power:start", "start machines, and wait until they answer", take.start),
+    ("stop", "power:stop", "shut machines down, by force if they do not obey", take.stop),
+    ("pause", "power:pause", "freeze running machines", take.pause),
+    ("resume", "power:resume", "let paused machines go on", take.pause),
+    ("reset", "power:reset", "restart machines as their reset button would", take.reset),
+    ("delete", "power:delete", "remove machines and all they stored", take.delete),
+    ("list", "list:list_machines", "list the machines", take.list_),
+    ("show", "show:show", "tell all about a machine, and prove its isolation", take.show),
+    ("wait", "power:wait", "wait until a machine reaches a state", take.wait),
+    ("exec", "exec:exec_", "run a command in a machine", take.exec_),
+    ("cp", "cp:cp", "copy a file into a machine or out of it", take.cp),
+    ("snapshot save", "snapshot:save", "keep memory and disks as they are now", take.snapshot_save),
+    ("snapshot list", "snapshot:list_snapshots", "list a machine's snapshots", take.snapshot_list),
+    ("snapshot restore", "snapshot:restore", "go back to a snapshot", take.snapshot_save),
+    ("snapshot delete", "snapshot:delete", "forget a snapshot", take.snapshot_save),
+    ("image build", "image:build", "build an image from its recipe", take.image_build),
+    ("image list", "image:list_images", "list images and recipes", take.image_list),
+    ("console", "console:console", "talk to a machine's serial console", take.console),
+    ("doctor", "doctor:doctor", "check what this host can do, and how to mend it", take.doctor),
+    ("completion", "completion:completion", "print a shell's completion script", take.completion),
+))
+# fmt: on
+GROUPS: Final = {
+    "snapshot": "save, list, restore and delete snapshots",
+    "image": "build and list images",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parse(words)
+    except UsageError as err:
+        render.say(str(err))
+        return exit_for(err, _first(words) or "")
+    return run(args)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Raises:
+        UsageError: it cannot be obeyed.
+        SystemExit: help or the version was asked for, and printed.
+    """
+    first = _first(words)
+    parser = build_parser(first)
+    guest_words: list[str] = []
+    if first == "exec":
+        at = words.index("exec") + 1
+        ours, guest_words = take.split_guest_words(words[at:], _valued_options_of_exec())
+        words = words[:at] + ours
+    args = parser.parse_args(words)
+    if args.label == "exec":
+        args.command = guest_words
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the command and run it; every error ends here, as one line."""
+    try:
+        if args.verbose:
+            _log_to_stderr(args.verbose)
+        module, _, function = args.target.partition(":")
+        command = getattr(importlib.import_module(f"hostctl.cli.{module}"), function)
+        code = int(command(args))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
+    except Exception as err:
+        if args.verbose > 1:
+            import traceback
+
+            traceback.print_exception(err)
+        render.say(render.error_line(err))
+        return exit_for(render.leaf(err), args.label)
+
+
+def build_parser(first: str | None = None, *, whole: bool = False) -> argparse.ArgumentParser:
+    """Build the parser from the table.
+
+    Only the command whose first word is `first` gets its arguments: declaring those of all costs
+    20 ms. `whole` declares them all, for completion.py.
+    """
+    parser = _Parser(
+        prog="hostctl",
+        description="Control virtual machines, and reach inside them, with no network.",
+        epilog='"hostctl COMMAND --help" tells more about each; "hostctl doctor" checks this host.',
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    _add_verbose(parser, default=0)
+    top = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    parents = {"": top}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group not in parents:
+            parents[group] = _add_group(top, group)
+        _add_command(parents[group], name, command, bare=not whole and command.first != first)
+    return parser
+
+
+_Subparsers = argparse._SubParsersAction  # argparse has no public name for what it hands out
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing a usage text and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f'{_with_guess(message)}; see "{self.prog} --help"')
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Asks the terminal for its width itself: argparse would load shutil for that, and all of its
+    compressors, 8 ms even where no help is printed.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(_terminal_width(), 100) - 2)
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that costs 50 ms."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from hostctl import __version__
+
+        print(f"hostctl {__version__}")
+        parser.exit()
+
+
+def _add_group(top: "_Subparsers[_Parser]", name: str) -> "_Subparsers[_Parser]":
+    parser = top.add_parser(
+        name,
+        help=GROUPS[name],
+        description=_sentence(GROUPS[name]),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    return parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+
+
+def _add_command(
+    parent: "_Subparsers[_Parser]", name: str, command: Command, *, bare: bool
+) -> None:
+    if bare:
+        parent.add_parser(name, help=command.help, add_help=False, formatter_class=_Formatter)
+        return
+    parser = parent.add_parser(
+        name,
+        help=command.help,
+        description=_sentence(command.help),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    command.declare(parser)
+    _add_verbose(parser, default=argparse.SUPPRESS)
+    parser.set_defaults(target=command.target, label=command.name)
+
+
+def _add_verbose(parser: argparse.ArgumentParser, default: int | str) -> None:
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=default, help="log to stderr; -vv: everything"
+    )
+
+
+def _terminal_width() -> int:
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (ValueError, OSError):
+        return 80
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _first(words: Sequence[str]) -> str | None:
+    """Return the command's word: nothing but flags may stand before it."""
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+def _valued_options_of_exec() -> frozenset[str]:
+    parser = argparse.ArgumentParser(add_help=False)
+    take.exec_(parser)
+    return frozenset(
+        option
+        for action in parser._actions
+        if action.nargs is None
+        for option in action.option_strings
+    )
+
+
+def _with_guess(message: str) -> str:
+    """Turn argparse's list of all commands into the one that was meant."""
+    head, bad, tail = message.partition("invalid choice: ")
+    word, _, choices = tail.partition(" (choose from ")
+    if not bad or "COMMAND" not in head:
+        return message
+    import difflib
+
+    names = [name.strip("' ") for name in choices.rstrip(")").split(",")]
+    close = difflib.get_close_matches(word.strip("'"), names, n=1)
+    guess = f', did you mean "{close[0]}"?' if close else ""
+    return f'unknown command "{word.strip(chr(39))}"{guess}'
+
+
+def _log_to_stderr(verbose: int) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose > 1 else logging.INFO,
+        format="%(relativeCreated)7.0f ms %(levelname).1s %(name)s: %(message)s",
+    )

@@ -1,0 +1,103 @@
+"""`hostctl start|stop|pause|resume|reset|delete|wait`: the moves of a machine's life."""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from hostctl.lifecycle import MachineState
+from hostctl.machine import Machine
+
+from . import opening, render, units
+from .exits import Exit, exit_for
+
+Move = Callable[[Machine], Awaitable[None]]
+
+
+def start(args: argparse.Namespace) -> int:
+    """Start machines; wait until they answer, unless told not to."""
+
+    async def move(machine: Machine) -> None:
+        await machine.start(wait=not args.no_wait, timeout_s=args.timeout_s)
+
+    return _each(args, move, "started" if args.no_wait else "ready")
+
+
+def stop(args: argparse.Namespace) -> int:
+    """Shut machines down, by force after a while."""
+
+    async def move(machine: Machine) -> None:
+        await machine.stop(force=args.force, timeout_s=args.timeout_s)
+
+    return _each(args, move, "stopped")
+
+
+def pause(args: argparse.Namespace) -> int:
+    """Freeze machines."""
+    return _each(args, lambda machine: machine.pause(), "paused")
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Let machines go on."""
+    return _each(args, lambda machine: machine.resume(), "running")
+
+
+def reset(args: argparse.Namespace) -> int:
+    """Press the reset button of machines."""
+
+    async def move(machine: Machine) -> None:
+        await machine.reset(wait=not args.no_wait)
+
+    return _each(args, move, "reset" if args.no_wait else "ready again")
+
+
+def delete(args: argparse.Namespace) -> int:
+    """Remove machines and what they stored."""
+
+    async def move(machine: Machine) -> None:
+        await machine.delete(force=args.force)
+
+    return _each(args, move, "deleted")
+
+
+def wait(args: argparse.Namespace) -> int:
+    """Wait until a machine is ready, running, paused or stopped."""
+    args.names = [args.name]
+
+    async def move(machine: Machine) -> None:
+        await machine.wait(
+            "ready" if args.goal == "ready" else MachineState(args.goal), args.timeout_s
+        )
+
+    return _each(args, move, args.goal)
+
+
+def _each(args: argparse.Namespace, move: Move, done: str) -> int:
+    """Move every named machine, all at once; one that fails does not hold up the others."""
+    return opening.run(_all(args, move, done))
+
+
+async def _all(args: argparse.Namespace, move: Move, done: str) -> int:
+    async with opening.open_controller() as controller:
+
+        async def one(name: str) -> int:
+            began = time.monotonic()
+            try:
+                await move(controller.machine(name))
+            except Exception as err:
+                if len(args.names) == 1:
+                    raise
+                render.say(render.error_line(err))
+                return exit_for(render.leaf(err), args.label)
+            _report(args, name, done, time.monotonic() - began)
+            return Exit.OK
+
+        codes = await asyncio.gather(*map(one, dict.fromkeys(args.names)))
+    return next((code for code in codes if code), Exit.OK)
+
+
+def _report(args: argparse.Namespace, name: str, done: str, duration_s: float) -> None:
+    if args.json:
+        render.json_out({"name": name, "done": done, "duration_s": round(duration_s, 3)})
+    else:
+        render.talk(f"{name}: {done} ({units.show_duration(duration_s)})")
