@@ -1,7 +1,7 @@
 """Choose the channel of a machine. Today there is one kind: our agent over the virtio-serial ports.
 
-Another kind (QEMU guest agent, a login on the console) is a further line here: they are tried in order of
-what they can do, and the error says why each was passed over.
+Another kind (QEMU guest agent, a login on the console) is a further line here: they are tried in
+order of what they can do, and the error says why each was passed over.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 ::
 
     HostctlError                      .hint: what to do next, or None
-    ├── ConfigError                   (ValueError) what you asked for cannot be: a name, a size, a path
+    ├── ConfigError                   (ValueError) what was asked for cannot be
     ├── BackendError                  the hypervisor, or this host
     │   ├── MachineNotFound           (LookupError)
     │   ├── MachineExists
     │   ├── WrongState                .state, .move, .moves: what is allowed now
-    │   ├── Busy                      (TimeoutError) .holder_pid: another hostctl works on this machine
+    │   ├── Busy                      (TimeoutError) .holder_pid: another hostctl is at work
     │   ├── ToolMissing               .tool: a program that must be installed
     │   ├── ToolFailed                .argv, .returncode, .stderr
     │   ├── BootFailed                .stderr, .console: what QEMU and the guest said last
@@ -37,6 +37,7 @@ from hostctl_channels.errors import (
     GuestError,
     HostctlError,
     LocalProtocolError,
+    OutputTooLarge,
     PortsBusy,
     ProtocolError,
     Refused,
@@ -61,6 +62,7 @@ __all__ = [
     "MachineExists",
     "MachineNotFound",
     "MonitorError",
+    "OutputTooLarge",
     "PortsBusy",
     "ProtocolError",
     "Refused",

@@ -30,8 +30,8 @@ class MachineState(Enum):
 _STOPPED, _RUNNING, _PAUSED, _CRASHED = MachineState
 _ALIVE = frozenset({_RUNNING, _PAUSED})
 
-# (state, move) → state after it. A move onto the same state is a no-op or repeatable: idempotence is
-# in the table. What is not here is refused by `guard`.
+# (state, move) → state after it. A move onto the same state is a no-op or repeatable: idempotence
+# is in the table. What is not here is refused by `guard`.
 MOVES = MappingProxyType(
     {
         (_STOPPED, "start"): _RUNNING,

@@ -1,4 +1,4 @@
-"""Local ends of a transfer: a source whose size is known, a destination that is replaced whole or not at all."""
+"""Local ends of a transfer: a source of known size, a destination replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def sized(source: str | os.PathLike[str] | BinaryIO | bytes) -> Iterator[tuple[B
 def replacing(destination: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
     """Yield a file to write; it takes `destination`'s place when the body succeeds.
 
-    After any failure the old file is as it was, and nothing is left beside it. An open file, or a path that
-    is a device or a pipe, is written as it is.
+    After any failure the old file is as it was, and nothing is left beside it. An open file, or a
+    path that is a device or a pipe, is written as it is.
 
     Raises:
         OSError: the folder is missing or read-only, the path is a directory, the disk is full.

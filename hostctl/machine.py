@@ -1,10 +1,12 @@
 """Machine: the object users hold. It joins a back end (power) and a channel (the inside).
 
-Owns policy: who may do what when (lock, guard), what makes an operation repeatable, when the guest's
-timeline is cut, how long to be polite. How QEMU does it is the back end's; what travels is the channel's.
+Owns policy: who may do what when (lock, guard), what makes an operation repeatable, when the
+guest's timeline is cut, how long to be polite. How QEMU does it is the back end's; what travels is
+the channel's.
 
-Every changing method holds the machine's lock, so several hostctl processes may call them at once; commands
-and files take no lock. Each method may be repeated after a crash of anything, at any point.
+Every changing method holds the machine's lock, so several hostctl processes may call them at once;
+commands and files take no lock. Each method may be repeated after a crash of anything, at any
+point.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
     from hostctl_channels.interface import Progress as ByteProgress
 
-    Path_ = str | os.PathLike[str]
+    LocalPath = str | os.PathLike[str]
     Env = Mapping[str, str] | Mapping[bytes, bytes] | None
 
 __all__ = ["Machine", "MachineReport"]
@@ -55,7 +57,6 @@ __all__ = ["Machine", "MachineReport"]
 logger = logging.getLogger(__name__)
 
 LOCK_S = 30.0  # longer than any start or stop holds the lock; a big snapshot may hold it longer
-CONNECT_S = 30.0  # an agent of a guest that is up answers in 0.1 s; one that still boots, in a few
 SNAPSHOT_S = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs minutes
 BUTTON_S = 5.0  # a guest that heeds the power button starts to go at once; then its agent is asked
 REFRESH_S = 5.0
@@ -103,7 +104,6 @@ class Machine:
         self._files = files
         self._backend = backend
         self._channel: Channel | None = None
-        self._is_connected = False
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
@@ -126,7 +126,7 @@ class Machine:
     # Life
 
     async def state(self) -> MachineState:
-        """Return the state. A process found dead is cleaned up on the way, unless someone is busy."""
+        """Return the state. A process found dead is cleaned up, unless someone is at it already."""
         state = self._backend.state()
         if not state.is_alive and self._files.run.exists():
             with contextlib.suppress(Busy):
@@ -137,12 +137,12 @@ class Machine:
     async def start(
         self, *, wait: bool = True, timeout_s: float = 120, progress: Progress | None = None
     ) -> None:
-        """Start the machine, and with `wait` return when its agent answers. Fine when it runs already.
+        """Start the machine; with `wait` return when its agent answers. Fine when it runs already.
 
         Raises:
             WrongState: it is paused.
-            BootFailed: QEMU ended (the machine is stopped), or the agent did not answer in time (it still
-                runs, for you to look at its console). QEMU's and the guest's last words are quoted.
+            BootFailed: QEMU ended, and the machine is stopped; or the agent did not answer in time,
+                and it still runs, for you to look at its console. Last words are quoted.
         """
         async with self._locked("start"):
             state = await self._backend.settle()
@@ -154,13 +154,14 @@ class Machine:
             if progress is not None:
                 progress("waiting for the agent")
             await self._ready(timeout_s)
-            # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the guest's right.
+            # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
+            # guest's right.
             async with self._locked("start"):
                 if self._backend.state().is_alive:
                     await self._backend.allow_reboot()
 
     async def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
-        """Stop the machine: power button, then the agent, then, after `timeout_s`, no more questions.
+        """Stop the machine: by power button, by its agent, after `timeout_s` by force.
 
         `force` asks nobody. Fine when it is stopped; a crashed one is cleaned up.
         """
@@ -235,7 +236,7 @@ class Machine:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                while await self.state() is not state:
+                while await self.state() is not state:  # noqa: ASYNC110 other processes change it
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             now = self._backend.state().value
@@ -274,7 +275,7 @@ class Machine:
     # Snapshots
 
     async def save_snapshot(self, tag: str) -> None:
-        """Save RAM and disks of the living machine under `tag`; it goes on afterwards, or stays paused.
+        """Save RAM and disks of the living machine under `tag`; then it goes on, or stays paused.
 
         Raises:
             SnapshotExists: the tag is taken.
@@ -291,19 +292,20 @@ class Machine:
     async def restore_snapshot(self, tag: str) -> None:
         """Bring back the moment `tag`, starting the machine if it is stopped.
 
-        It is paused afterwards if it was when saved. Requests under way in the guest fail with ChannelReset.
-        The guest's clock is set and its random pool fed before this returns, if its agent answers.
+        It is paused afterwards if it was when saved. Requests under way in the guest fail with
+        ChannelReset. The guest's clock is set and its random pool fed before this returns, if its
+        agent answers.
 
         Raises:
             SnapshotNotFound: no such tag; nothing was done.
-            BackendError: the load failed; a machine that ran goes on as before, a stopped one is stopped.
+            BackendError: the load failed; what ran goes on as before, what was stopped is stopped.
         """
         async with self._locked("restore a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "restore")
             snapshot = await self._snapshot(tag)
-            # Cut before and after: whoever connects in between must notice too, and a hostctl killed
-            # half way must have told everyone.
+            # Cut before and after: whoever connects in between must notice too, and a hostctl
+            # killed half way must have told everyone.
             self._pulse.cut()
             if state.is_alive:
                 await self._backend.load_snapshot(tag, SNAPSHOT_S)
@@ -336,11 +338,11 @@ class Machine:
         check: bool = False,
         usage: bool = False,
     ) -> Result:
-        """Run a command to its end; no shell is involved. `check` raises CommandFailed unless it is 0."""
+        """Run a command, without a shell, to its end. `check` raises CommandFailed unless ok."""
         from hostctl_channels.interface import Command
 
         command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
-        result = await (await self._reach()).exec(command, input=input)
+        result = await self._reach().exec(command, input=input)
         return result.check() if check else result
 
     async def shell(
@@ -387,7 +389,7 @@ class Machine:
 
     async def put(
         self,
-        source: Path_ | BinaryIO | bytes,
+        source: LocalPath | BinaryIO | bytes,
         guest_path: str | bytes,
         *,
         mode: int | None = None,
@@ -396,26 +398,26 @@ class Machine:
         verify: str | None = None,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
-        """Write a local file, an open file or bytes to `guest_path`, which is replaced whole or not at all."""
+        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all."""
         from hostctl_channels.interface import PutOptions
 
         options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
         with sized(source) as (file, size_bytes):
-            channel = await self._reach()
+            channel = self._reach()
             return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
 
     async def get(
         self,
         guest_path: str | bytes,
-        destination: Path_ | BinaryIO,
+        destination: LocalPath | BinaryIO,
         *,
         verify: str | None = None,
         max_bytes: int | None = None,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
-        """Read a guest file to a local path, which is replaced whole or not at all, or into an open file."""
+        """Read a guest file to a path, replaced whole or not at all, or into an open file."""
         with replacing(destination) as sink:
-            channel = await self._reach()
+            channel = self._reach()
             return await channel.get(
                 os.fsencode(guest_path), sink, verify=verify, max_bytes=max_bytes, progress=progress
             )
@@ -430,11 +432,10 @@ class Machine:
 
     async def ping(self) -> float:
         """Return the seconds that a round trip to the agent took."""
-        return await (await self._reach()).ping()
+        return await self._reach().ping()
 
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
-        self._is_connected = False
         if self._channel is not None:
             await self._channel.close()
 
@@ -455,14 +456,10 @@ class Machine:
                 raise MachineNotFound(self.name) from None
             yield
 
-    async def _reach(self) -> Channel:
-        """Return the channel, connected."""
+    def _reach(self) -> Channel:
+        """Return the channel to a guest that is awake; each request connects by itself."""
         guard(self.name, self._backend.state(), "reach")
-        channel = self._open_channel()
-        if not self._is_connected:
-            await channel.connect(CONNECT_S)
-            self._is_connected = True
-        return channel
+        return self._open_channel()
 
     def _open_channel(self) -> Channel:
         if self._channel is None:
@@ -473,7 +470,7 @@ class Machine:
 
     @contextlib.asynccontextmanager
     async def _spawn(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
-        channel = await self._reach()
+        channel = self._reach()
         async with channel.spawn(command, stdin=stdin) as process:
             yield process
 
@@ -484,7 +481,6 @@ class Machine:
         try:
             await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
             if connecting.done() and connecting.exception() is None:
-                self._is_connected = True
                 self._files.answered.touch()
                 return
             raise self._boot_failed(timeout_s) from (
@@ -552,7 +548,7 @@ class Machine:
             return
         try:
             async with asyncio.timeout(REFRESH_S):
-                channel = await self._reach()
+                channel = self._reach()
                 await channel.set_clock(time.time())
                 await channel.feed_entropy(os.urandom(64))
         except (HostctlError, TimeoutError) as err:
@@ -563,7 +559,7 @@ class Machine:
             async with asyncio.timeout(NICS_S):
                 result = await self.exec("ls", "/sys/class/net", check=True)
                 nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
-                capabilities = tuple(sorted((await self._reach()).capabilities))
+                capabilities = tuple(sorted(self._reach().capabilities))
         except (HostctlError, TimeoutError) as err:
             logger.info("machine %s: its guest does not answer: %s", self.name, err)
             return None, None

@@ -1,4 +1,4 @@
-"""The only door to other programs: argv lists, never a shell; logged, timed, stderr kept for the error.
+"""The only door to other programs: argv lists, never a shell; logged, timed, stderr kept.
 
 Two ways through it: `run` waits for a short helper, `spawn_detached` starts what outlives us.
 """
@@ -99,10 +99,10 @@ def spawn_detached(argv: Sequence[str], stderr: Path) -> int:
     posix_spawn rather than subprocess: no Popen object that would have to live as long as it.
     """
     path = find_tool(argv[0])
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    fresh = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(stderr), append, 0o600),
+        (os.POSIX_SPAWN_OPEN, 1, str(stderr), fresh, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     pid = os.posix_spawn(path, list(argv), os.environ, file_actions=actions, setsid=True)

@@ -1,10 +1,11 @@
 """Where machines live on disk: the state and runtime directories, locks, atomic writes, leftovers.
 
-Owns every path of a machine and the rule that a killed hostctl leaves nothing that the next run cannot
-find and clean. What is inside run.json is the back end's affair.
+Owns every path of a machine and the rule that a killed hostctl leaves nothing that the next run
+cannot find and clean. What is inside run.json is the back end's affair.
 
-Two directories. *State* survives a reboot of the host (specs, disks, logs); *runtime* does not (sockets,
-port leases). Both are 0700. A machine appears and disappears by one `rename`, so it is whole or not there.
+Two directories. *State* survives a reboot of the host (specs, disks, logs); *runtime* does not
+(sockets, port leases). Both are 0700. A machine appears and disappears by one `rename`, so it is
+whole or not there.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class MachineFiles:
 
     @property
     def pid(self) -> Path:
-        """QEMU's own pidfile: it removes it when it ends in order, and leaves it when it is killed."""
+        """QEMU's own pidfile: removed when it ends in order, left when it is killed."""
         return self.directory / "qemu.pid"
 
     @property
@@ -246,7 +247,7 @@ class FilePulse:
         return self.suspended_file.exists()
 
     def cut(self) -> None:
-        """Begin a new epoch. Only ever grows, also when a machine is made anew under its old name."""
+        """Begin a new epoch. It only grows, also for a machine made anew under an old name."""
         epoch = max(self.epoch() + 1, time.time_ns())
         # Not synced: when the host dies, so do the machine and everyone who remembers an epoch.
         write_atomic(self.epoch_file, str(epoch).encode(), durable=False)
@@ -287,7 +288,7 @@ async def locked(path: Path, what: str, doing: str, timeout_s: float) -> AsyncIt
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace `path` by `data`: a reader sees the old content or the new, also after a power cut."""
+    """Replace `path` by `data`: one sees the old content or the new, also after a power cut."""
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}{TEMPORARY}", dir=path.parent)
     try:
         with open(fd, "wb") as file:

@@ -1,8 +1,8 @@
 """What a hypervisor must offer: the Backend protocol, and the values that cross it.
 
-A back end knows the life of one machine and where its ports are; nothing of the guest's inside.
-It is mechanism: locks, idempotence, the clock of the timeline (epoch) and deadlines over several steps
-are policy, and live in `hostctl.machine`.
+A back end knows the life of one machine and where its ports are; nothing of the guest's inside. It
+is mechanism: locks, idempotence, the clock of the timeline (epoch) and deadlines over several
+steps are policy, and live in `hostctl.machine`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ __all__ = [
 Progress = Callable[[str], None]  # one short line of talk per step
 
 ACCELS = ("auto", "kvm", "hvf", "tcg")
-NAME = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-)  # 63: fits a host name, and leaves room in socket paths
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME_LIMIT = 63  # a host name's; leaves room in socket paths
 MIN_MEMORY_MIB, MAX_MEMORY_MIB = 16, 1024 * 1024
 MAX_CPUS = 255  # the pc machine's own limit without an interrupt remapper
 
@@ -47,7 +46,7 @@ def check_name(name: str, what: str = "machine name") -> str:
     Raises:
         ConfigError: it may not; names become folders, so no slash, no leading dot or dash.
     """
-    if not NAME.fullmatch(name):
+    if len(name) > NAME_LIMIT or not NAME.fullmatch(name):
         raise ConfigError(
             f"{what} {name!r} is not allowed",
             hint="use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
@@ -64,8 +63,9 @@ def check_tag(tag: str) -> str:
 class DiskSpec:
     """A disk: an overlay over `base`, which is never written, or an empty one of `size_bytes`.
 
-    `format` is the format of `base`. Without it the header of `base` is read, but a base that names
-    further files, or whose suffix disagrees, must be told: a raw disk's content belongs to its guest.
+    `format` is the format of `base`. Without it the header of `base` is read, but a base that
+    names further files, or whose suffix disagrees, must be told: a raw disk's content belongs to
+    its guest.
     """
 
     base: Path | None = None
@@ -81,7 +81,7 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """What a machine is made of. Boots from `kernel`, from an image's kernel, or from its first disk."""
+    """What a machine is made of. Boots from its kernel, its image's kernel, or its first disk."""
 
     name: str
     image: str | None = None
@@ -155,7 +155,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A saved moment of a machine. Its size is that of the RAM and device state, not of the disks."""
+    """A saved moment of a machine. Its size is that of RAM and devices, without the disks."""
 
     tag: str
     created: datetime
@@ -196,18 +196,18 @@ class BackendReport:
 
 
 class Backend(Protocol):
-    """One machine on one hypervisor. The caller of every changing method holds the machine's lock."""
+    """One machine on one hypervisor. Who calls a changing method holds the machine's lock."""
 
     capabilities: Capabilities
 
     async def prepare(self) -> None:
-        """Make the disks in the (still private) machine directory; on failure the caller removes it."""
+        """Make the disks in the still private directory; on failure the caller removes it."""
 
     def state(self) -> MachineState:
         """Return the state; cheap, changes nothing, needs no lock."""
 
     async def settle(self) -> MachineState:
-        """Adopt or clean up what a killed hostctl or a dead hypervisor left; return the true state."""
+        """Clean up what a killed hostctl or a dead hypervisor left; return the true state."""
 
     async def launch(
         self,
@@ -247,7 +247,7 @@ class Backend(Protocol):
         """Return the snapshots, oldest first, as the disk files themselves tell."""
 
     async def save_snapshot(self, tag: str, timeout_s: float) -> None:
-        """Save RAM and disks under `tag`; the machine keeps its state. On failure no `tag` is left."""
+        """Save RAM and disks under `tag`; the state stays. On failure no `tag` is left."""
 
     async def load_snapshot(self, tag: str, timeout_s: float) -> None:
         """Load `tag` into the running process and leave it frozen.

@@ -1,9 +1,9 @@
 """Which accelerator a machine gets, decided by a bounded trial boot.
 
-/dev/kvm may be there, open, create a VM, and still hang a stock guest (seen under nested virtualisation). So
-`auto` boots the machine's own kernel with the accelerator, once, and believes it when the guest has said
-something on its console within the deadline. The verdict is kept until the host's kernel, QEMU or the
-device changes.
+/dev/kvm may be there, open, create a VM, and still hang a stock guest (seen under nested
+virtualisation). So `auto` boots the machine's own kernel with the accelerator, once, and believes
+it when the guest has said something on its console within the deadline. The verdict is kept until
+the host's kernel, QEMU or the device changes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ TRIAL_MEMORY_MIB = 256
 POLL_S = 0.02
 MARKER = b"K"
 
-# A boot sector for machines that boot from a disk: says K on COM1 for ever, so the verdict cannot be missed.
-#   mov dx,0x3fd; in al,dx; test al,0x20; jz -5; mov dx,0x3f8; mov al,'K'; out dx,al; jmp start
+# A boot sector for machines that boot from a disk: says K on COM1 for ever, so the verdict cannot
+# be missed.   mov dx,0x3fd; in al,dx; test al,0x20; jz -5; mov dx,0x3f8; mov al,'K'; out dx,al;
+# jmp start
 BOOT_SECTOR = bytes.fromhex("bafd03eca82074fbbaf803b04beeebf1").ljust(510, b"\0") + b"\x55\xaa"
 
 
@@ -50,7 +51,7 @@ class Choice:
 
 
 async def choose(spec: MachineSpec, files: MachineFiles, progress: Progress | None) -> Choice:
-    """Return the accelerator for a start of this machine. What the spec names is never overruled."""
+    """Return the accelerator for a start. What the spec names is never overruled."""
     if spec.accel != "auto":
         return Choice(spec.accel, "asked for")
     accel, obstacle = candidate()
@@ -83,7 +84,7 @@ def candidate() -> tuple[str, str | None]:
 async def trial(
     accel: str, kernel: Path | None, initrd: Path | None, append: str, timeout_s: float = TRIAL_S
 ) -> bool:
-    """Boot once, with nothing but a console, and return whether it spoke in time. Leaves no process."""
+    """Boot with nothing but a console; return whether it spoke in time. Leaves no process."""
     with tempfile.TemporaryDirectory(prefix="hostctl-trial-") as directory:
         console = Path(directory) / "console"
         words = _arguments(accel, Path(directory), console)
@@ -128,10 +129,14 @@ async def _speaks(process: asyncio.subprocess.Process, console: Path, timeout_s:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             while process.returncode is None:
-                if console.exists() and console.stat().st_size > 0:
+                if _size(console) > 0:
                     return True
                 await asyncio.sleep(POLL_S)
     return False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _key(accel: str) -> list[object]:

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hostctl_channels.ports import suffix
+
 from ...state import MachineFiles
 from ..interface import MachineSpec
 
 __all__ = ["BINARY", "Launch", "accel_arguments", "argv", "run_name"]
 
 BINARY = "qemu-system-x86_64"
-# No setuid, no exec, no affinity or scheduler games, no obsolete calls: QEMU itself needs none of them.
+# No setuid, no exec, no affinity or scheduler games, no obsolete calls: QEMU itself needs none of
+# them.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 MAX_PORTS = 31  # the device's own ceiling: hot-plugged ports stay possible
 VMSTATE_NODE = "vmstate"
@@ -70,9 +73,9 @@ def run_name(name: str, run_id: str) -> str:
 def accel_arguments(accel: str, cpus: int) -> list[str]:
     """Return the accelerator and what is fast with it.
 
-    TCG: the default cpu model; `max` has ERMS, which TCG copies bytewise (3-4 times slower transfers).
-    One thread per vCPU is faster with one vCPU (boot 3.1 s, not 5.8 s) and 3-6 times slower to fork with
-    two, so several vCPUs share a thread.
+    TCG: the default cpu model; `max` has ERMS, which TCG copies bytewise (3-4 times slower
+    transfers). One thread per vCPU is faster with one vCPU (boot 3.1 s, not 5.8 s) and 3-6 times
+    slower to fork with two, so several vCPUs share a thread.
     """
     if accel == "tcg":
         return ["-accel", f"tcg,thread={'multi' if cpus == 1 else 'single'}"]
@@ -90,8 +93,8 @@ def disk_path(files: MachineFiles, index: int) -> Path:
 
 
 def _monitors(files: MachineFiles) -> list[str]:
-    # Two, for a QMP socket serves one client at a time: `qmp` belongs to the holder of the machine's
-    # lock, `query` to whoever only looks.
+    # Two, for a QMP socket serves one client at a time: `qmp` belongs to the holder of the
+    # machine's lock, `query` to whoever only looks.
     words = []
     for name in ("qmp", "query"):
         words += ["-chardev", _socket(name, files.socket(name))]
@@ -112,16 +115,10 @@ def _console(files: MachineFiles) -> list[str]:
 def _ports(files: MachineFiles, names: Sequence[str]) -> list[str]:
     words = ["-device", f"virtio-serial-pci,id=vser0,max_ports={MAX_PORTS}"]
     for number, name in enumerate(names, start=1):  # 0 is the port of a virtio console
-        suffix = port_suffix(name)
-        words += ["-chardev", _socket(f"port{number}", files.socket(suffix))]
+        words += ["-chardev", _socket(f"port{number}", files.socket(suffix(name)))]
         port = f"virtserialport,bus=vser0.0,nr={number},chardev=port{number},name={name}"
         words += ["-device", port]
     return words
-
-
-def port_suffix(name: str) -> str:
-    """Return the part of a port's name that names its socket: `org.hostctl.out.3` → `out.3`."""
-    return name.removeprefix("org.hostctl.")
 
 
 def _vmstate(files: MachineFiles) -> list[str]:

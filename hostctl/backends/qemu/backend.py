@@ -1,9 +1,9 @@
 """Backend over a private QEMU process: how a machine starts, freezes, saves and dies.
 
-run.json is the record of one run. It is written *before* QEMU is spawned, with an id that is also in QEMU's
-arguments, and completed after; so there is no instant at which a killed hostctl loses a process. How a run
-ended is told by QEMU's pidfile: it removes it when it ends in order (guest power-off, quit, SIGTERM) and
-cannot when it is killed or aborts.
+run.json is the record of one run. It is written *before* QEMU is spawned, with an id that is also
+in QEMU's arguments, and completed after; so there is no instant at which a killed hostctl loses a
+process. How a run ended is told by QEMU's pidfile: it removes it when it ends in order (guest
+power-off, quit, SIGTERM) and cannot when it is killed or aborts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostctl_channels.ports import CONTROL, STREAM, WORK
+from hostctl_channels.ports import PORTS, suffix
 
 from ... import procs
 from ...errors import (
@@ -30,7 +30,7 @@ from ...lifecycle import MachineState
 from ...state import MachineFiles, read_json, tail, write_json
 from ..interface import BackendReport, Capabilities, MachineSpec, Progress, Snapshot
 from . import accel as accelerators
-from .argv import Launch, argv, port_suffix, run_name
+from .argv import Launch, argv, run_name
 from .process import ProcessId, find_by_argument
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ __all__ = ["QemuBackend"]
 
 logger = logging.getLogger(__name__)
 
-PORTS = (*CONTROL, *WORK, *STREAM)
 GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
 QUIT_S = 3.0  # QEMU's answer to quit and to SIGTERM: it flushes its disks
 LAST_LINES = 12
@@ -157,7 +156,7 @@ class QemuBackend:
 
     async def allow_reboot(self) -> None:
         async with self._monitor() as qmp:
-            await qmp.execute("set-action", reboot="reset")
+            await qmp.execute("set-action", {"reboot": "reset"})
 
     async def power_down(self) -> None:
         async with self._monitor() as qmp:
@@ -186,7 +185,7 @@ class QemuBackend:
 
     async def reset(self) -> None:
         async with self._monitor() as qmp:
-            await qmp.execute("set-action", reboot="reset")
+            await qmp.execute("set-action", {"reboot": "reset"})
             await qmp.execute("system_reset")
 
     async def snapshots(self) -> tuple[Snapshot, ...]:
@@ -245,13 +244,13 @@ class QemuBackend:
             return report
 
     def endpoints(self) -> Mapping[str, Path]:
-        return {name: self._files.socket(port_suffix(name)) for name in PORTS}
+        return {name: self._files.socket(suffix(name)) for name in PORTS}
 
     def last_words(self) -> tuple[str, str]:
         return tail(self._files.qemu_log, LAST_LINES), tail(self._files.console_log, LAST_LINES)
 
     async def _greet(self, run: Run, pid: int) -> None:
-        """Write down who the process is, and wait until its monitor greets: its arguments were good."""
+        """Write down who the process is, and wait for its greeting: its arguments were good."""
         from .monitor import monitor
 
         process = ProcessId.of(pid)
@@ -281,7 +280,7 @@ class QemuBackend:
 
         try:
             async with monitor(self._files.socket("qmp"), timeout_s=QUIT_S) as qmp:
-                await qmp.execute("quit", QUIT_S)
+                await qmp.execute("quit", timeout_s=QUIT_S)
         except MonitorError as err:
             logger.debug("quit: %s", err)
             if err.command == "connect":

@@ -1,8 +1,8 @@
 """Which network devices a running machine has: asked of QEMU, not of our own arguments.
 
-Two independent questions, because each misses something. The object tree knows every emulated NIC on any
-bus (PCI, USB, ISA, mmio), for each has a `netdev` property; PCI class codes also show a passed-through
-card, whose driver in QEMU knows no netdev.
+Two independent questions, because each misses something. The object tree knows every emulated NIC
+on any bus (PCI, USB, ISA, mmio), for each has a `netdev` property; PCI class codes also show a
+passed-through card, whose driver in QEMU knows no netdev.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ async def network_devices(qmp: Monitor) -> tuple[Nic, ...]:
 
 async def _objects(qmp: Monitor) -> AsyncIterator[Nic]:
     for container in CONTAINERS:
-        for child in await qmp.execute("qom-list", path=container):
+        for child in await qmp.execute("qom-list", {"path": container}):
             kind = child["type"]
             if not kind.startswith("child<"):
                 continue
             path = f"{container}/{child['name']}"
-            names = {item["name"] for item in await qmp.execute("qom-list", path=path)}
+            names = {item["name"] for item in await qmp.execute("qom-list", {"path": path})}
             if "netdev" in names:
                 yield Nic(kind[len("child<") : -1], await _address(qmp, path, names))
 
@@ -45,7 +45,7 @@ async def _objects(qmp: Monitor) -> AsyncIterator[Nic]:
 async def _address(qmp: Monitor, path: str, names: set[str]) -> str:
     if "addr" in names:
         try:
-            return f"pci {await qmp.execute('qom-get', path=path, property='addr')}"
+            return f"pci {await qmp.execute('qom-get', {'path': path, 'property': 'addr'})}"
         except MonitorError:
             pass  # not a PCI address; its path says where it is
     return path

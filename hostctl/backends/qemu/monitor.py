@@ -2,12 +2,12 @@
 
 qemu.qmp's objects stop here. Its quirks, and what is done about them:
 
-- A QMP socket serves one client; a second one connects and waits for its greeting in silence. So the
-  greeting has a deadline, and a conversation lasts as long as one operation.
-- `disconnect` raises EOFError when QEMU hung up first, also after a proper `quit`: swallowed, for the
-  command that met the end has been told already.
-- Its event listener never ends when the connection does: jobs are polled instead, which also finds a
-  job that a killed hostctl began.
+- A QMP socket serves one client; a second one connects and waits for its greeting in silence.
+  So the greeting has a deadline, and a conversation lasts as long as one operation.
+- `disconnect` raises EOFError when QEMU hung up first, also after a proper `quit`: swallowed, for
+  the command that met the end has been told already.
+- Its event listener never ends when the connection does: jobs are polled instead, which also finds
+  a job that a killed hostctl began.
 - It logs what it raises: silenced below CRITICAL, or each failure would be told twice.
 """
 
@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,27 +46,32 @@ class Monitor:
     def __init__(self, client: QMPClient) -> None:
         self._client = client
 
-    async def execute(self, command: str, timeout_s: float = COMMAND_S, **arguments: object) -> Any:
-        """Return QEMU's answer. Underscores in argument names become the dashes of QMP's.
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float = COMMAND_S,
+    ) -> Any:
+        """Return QEMU's answer.
 
         Raises:
             MonitorError: refused, no answer in time, or QEMU ended meanwhile.
         """
-        given = {name.replace("_", "-"): value for name, value in arguments.items()}
-        logger.debug("> %s %s", command, given)
+        logger.debug("> %s %s", command, arguments or "")
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self._client.execute(command, given)
+                answer = await self._client.execute(command, arguments)
         except TimeoutError:
             raise MonitorError(command, f"no answer within {timeout_s:g} s") from None
         except ExecuteError as err:
-            raise MonitorError(command, err.error.desc) from err
+            raise MonitorError(command, str(err)) from err
         except QMPError as err:
             raise MonitorError(command, "qemu ended before it answered") from err
         logger.debug("< %s", answer)
         return answer
 
-    async def job(self, command: str, timeout_s: float, **arguments: object) -> None:
+    async def job(self, command: str, arguments: Mapping[str, object], timeout_s: float) -> None:
         """Run a command that starts a job, and wait for the job's end.
 
         After the deadline the job is cancelled as far as QEMU can.
@@ -76,13 +81,13 @@ class Monitor:
             DeadlineExceeded: the job did not end in time.
         """
         job_id = f"{JOB_PREFIX}{secrets.token_hex(4)}"
-        await self.execute(command, job_id=job_id, **arguments)
+        await self.execute(command, {"job-id": job_id, **arguments})
         try:
             async with asyncio.timeout(timeout_s):
                 error = await self._concluded(job_id)
         except TimeoutError:
             with contextlib.suppress(MonitorError):
-                await self.execute("job-cancel", id=job_id)
+                await self.execute("job-cancel", {"id": job_id})
             raise DeadlineExceeded(f"qemu job {command} did not end in {timeout_s:g} s") from None
         if error is not None:
             raise MonitorError(command, error)
@@ -91,14 +96,15 @@ class Monitor:
         """Forget ended jobs whose hostctl was killed."""
         for job in await self.execute("query-jobs"):
             if job["status"] == "concluded" and job["id"].startswith(JOB_PREFIX):
-                await self.execute("job-dismiss", id=job["id"])
+                await self.execute("job-dismiss", {"id": job["id"]})
 
     async def _concluded(self, job_id: str) -> str | None:
         while True:
             for job in await self.execute("query-jobs"):
                 if job["id"] == job_id and job["status"] == "concluded":
-                    await self.execute("job-dismiss", id=job_id)
-                    return job.get("error")
+                    await self.execute("job-dismiss", {"id": job_id})
+                    error: str | None = job.get("error")
+                    return error
             await asyncio.sleep(JOB_POLL_S)
 
 

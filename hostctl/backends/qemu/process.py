@@ -1,8 +1,8 @@
 """A QEMU process: who it is, beyond doubt, and how it ends.
 
-A pid alone is no name: pids are reused, and the host reboots. A process is its pid, the tick at which it
-started and the host's boot id; all three are checked before every signal, and the signal goes through a
-pidfd, so that not even the instant between check and kill can hit a stranger.
+A pid alone is no name: pids are reused, and the host reboots. A process is its pid, the tick at
+which it started and the host's boot id; all three are checked before every signal, and the signal
+goes through a pidfd, so that not even the instant between check and kill can hit a stranger.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ProcessId:
         """Wait until it has ended; False after the deadline."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.is_alive:
+                while self.is_alive:  # noqa: ASYNC110 no event tells of other processes
                     await asyncio.sleep(POLL_S)
         return not self.is_alive
 
@@ -85,8 +85,8 @@ class ProcessId:
 def find_by_argument(argument: str) -> ProcessId | None:
     """Find the living process of ours that has `argument` among its arguments.
 
-    For a QEMU whose hostctl was killed between spawning it and writing down its pid: the argument is
-    written down before, and unique.
+    For a QEMU whose hostctl was killed between spawning it and writing down its pid: the argument
+    is written down before, and unique.
     """
     needle = os.fsencode(argument)
     for entry in os.listdir(PROC):

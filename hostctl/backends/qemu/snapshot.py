@@ -1,7 +1,8 @@
 """Snapshots of RAM and disks in qcow2 files, live by QEMU's jobs, at rest by qemu-img.
 
-RAM goes into an unattached qcow2 node, `vmstate`, so machines with and without disks are alike. The truth
-about what exists is in that file; snapshots.json only adds what qcow2 cannot say (was it paused).
+RAM goes into an unattached qcow2 node, `vmstate`, so machines with and without disks are alike.
+The truth about what exists is in that file; snapshots.json only adds what qcow2 cannot say (was it
+paused).
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ async def save(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_
     paused = (await qmp.execute("query-status"))["status"] == "paused"
     _remember(files, tag, {"paused": paused})
     try:
-        await qmp.job(
-            "snapshot-save", timeout_s, tag=tag, vmstate=VMSTATE_NODE, devices=_nodes(disks)
-        )
+        await qmp.job("snapshot-save", _job(tag, disks), timeout_s)
     except BaseException:
         # Half of it may be in some of the files; a tag that cannot be loaded must not be listed.
         with contextlib.suppress(BackendError):
@@ -63,15 +62,13 @@ async def save(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_
 async def load(qmp: Monitor, disks: int, tag: str, timeout_s: float) -> None:
     """Load `tag` and leave the guest frozen. On failure it is as it was, running or paused.
 
-    The guest is stopped first: not one instruction of the new timeline may run before the caller has
-    told everyone that the old one is cut.
+    The guest is stopped first: not one instruction of the new timeline may run before the caller
+    has told everyone that the old one is cut.
     """
     was_running = (await qmp.execute("query-status"))["running"]
     await qmp.execute("stop")
     try:
-        await qmp.job(
-            "snapshot-load", timeout_s, tag=tag, vmstate=VMSTATE_NODE, devices=_nodes(disks)
-        )
+        await qmp.job("snapshot-load", _job(tag, disks), timeout_s)
     except BackendError:
         # A failed load leaves the run state `restore-vm`; `cont` is the way back from it.
         with contextlib.suppress(BackendError):
@@ -83,7 +80,7 @@ async def load(qmp: Monitor, disks: int, tag: str, timeout_s: float) -> None:
 
 async def delete(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_s: float) -> None:
     """Drop `tag` from the files of the running process; a file without it is fine."""
-    await qmp.job("snapshot-delete", timeout_s, tag=tag, devices=_nodes(disks))
+    await qmp.job("snapshot-delete", {"tag": tag, "devices": _nodes(disks)}, timeout_s)
     _remember(files, tag, None)
 
 
@@ -125,11 +122,11 @@ async def describe_disks(files: MachineFiles, disks: Sequence[DiskSpec]) -> tupl
 async def _base_format(base: Path) -> str:
     """Tell the format of a base image from its header, where that is safe.
 
-    A raw disk's first bytes belong to its guest: one that wrote a qcow2 header there, with a backing file
-    of its choice, would read any file of the host. So what looks like a format with further files, or does
-    not fit its suffix, must be told by the user.
+    A raw disk's first bytes belong to its guest: one that wrote a qcow2 header there, with a
+    backing file of its choice, would read any file of the host. So what looks like a format with
+    further files, or does not fit its suffix, must be told by the user.
     """
-    if not base.is_file():
+    if not base.is_file():  # noqa: ASYNC240 one look at a local path
         raise ConfigError(f"disk image {base} is not a file")
     info = await _info(base)
     probed = info["format"]
@@ -145,6 +142,10 @@ async def _base_format(base: Path) -> str:
 
 def _nodes(disks: int) -> list[str]:
     return [VMSTATE_NODE, *(disk_node(index) for index in range(disks))]
+
+
+def _job(tag: str, disks: int) -> dict[str, object]:
+    return {"tag": tag, "vmstate": VMSTATE_NODE, "devices": _nodes(disks)}
 
 
 def _remember(files: MachineFiles, tag: str, note: dict[str, Any] | None) -> None:

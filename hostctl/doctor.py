@@ -1,0 +1,181 @@
+"""What works on this host, what does not, and the way out. It tries things, rather than ask."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from . import procs
+from .backends.interface import NAME_LIMIT
+from .backends.qemu import accel
+from .backends.qemu.argv import BINARY
+from .errors import HostctlError, ToolMissing
+from .state import MAX_SOCKET_PATH, Home
+
+__all__ = ["Finding", "Status", "examine"]
+
+MIN_PYTHON = (3, 11)
+MIN_MEMORY = 512 << 20  # a 256 MiB guest, QEMU itself, and room to breathe
+MIN_DISK = 512 << 20  # two or three snapshots of such a guest
+VERSION_S = 20.0
+IMAGE = "tiny"
+
+
+class Status(StrEnum):
+    """How a part is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part of the host. A required one that fails keeps the main job from running."""
+
+    part: str
+    status: Status
+    detail: str
+    fix: str | None = None
+    required: bool = True
+
+
+async def examine(home: Home) -> tuple[Finding, ...]:
+    """Look at each part in turn, for some seconds. Never raises: what goes wrong is a finding."""
+    checks: tuple[tuple[str, Callable[[Home], Awaitable[Finding]]], ...] = (
+        ("python", _python),
+        ("qemu", _qemu),
+        ("qemu-img", _qemu_img),
+        ("qemu.qmp", _qmp),
+        ("trial boot", _trial_boot),
+        ("acceleration", _acceleration),
+        ("image", _image),
+        ("directories", _directories),
+        ("socket paths", _socket_paths),
+        ("memory", _memory),
+        ("disk space", _disk_space),
+    )
+    return tuple([await _checked(part, check, home) for part, check in checks])
+
+
+async def _checked(part: str, check: Callable[[Home], Awaitable[Finding]], home: Home) -> Finding:
+    try:
+        return await check(home)
+    except HostctlError as err:
+        return Finding(part, Status.FAIL, str(err), err.hint)
+    except (OSError, ImportError) as err:
+        return Finding(part, Status.FAIL, f"{type(err).__name__}: {err}")
+
+
+async def _python(_: Home) -> Finding:
+    version = platform.python_version()
+    if sys.version_info < MIN_PYTHON:
+        return Finding("python", Status.FAIL, version, "use Python 3.11 or newer")
+    return Finding("python", Status.OK, f"{version} at {sys.executable}")
+
+
+async def _qemu(_: Home) -> Finding:
+    return Finding("qemu", Status.OK, await _version(BINARY))
+
+
+async def _qemu_img(_: Home) -> Finding:
+    return Finding("qemu-img", Status.OK, await _version("qemu-img"))
+
+
+async def _qmp(_: Home) -> Finding:
+    from importlib.metadata import version
+
+    import qemu.qmp  # noqa: F401 the import is the check
+
+    return Finding("qemu.qmp", Status.OK, version("qemu.qmp"))
+
+
+async def _trial_boot(_: Home) -> Finding:
+    """Emulation always works where QEMU does: proved with a boot sector, in half a second."""
+    if await accel.trial("tcg", None, None, ""):
+        return Finding("trial boot", Status.OK, "a boot sector ran under emulation (tcg)")
+    detail = f"qemu did not run a boot sector within {accel.TRIAL_S:g} s"
+    return Finding("trial boot", Status.FAIL, detail, f"run {BINARY} by hand and see what it says")
+
+
+async def _acceleration(_: Home) -> Finding:
+    kind, obstacle = accel.candidate()
+    fix = "machines run under emulation (tcg), several times slower"
+    if obstacle is not None:
+        return Finding("acceleration", Status.WARN, obstacle, fix, required=False)
+    kernel, initrd, append = _trial_kernel()
+    what = "a boot sector" if kernel is None else f"the kernel of image {IMAGE}"
+    if await accel.trial(kind, kernel, initrd, append):
+        return Finding("acceleration", Status.OK, f"{kind} booted {what}", required=False)
+    detail = f"{kind} is there, but {what} said nothing within {accel.TRIAL_S:g} s"
+    return Finding("acceleration", Status.WARN, detail, fix, required=False)
+
+
+async def _image(_: Home) -> Finding:
+    from hostctl_images import find
+
+    image = find(IMAGE)
+    return Finding("image", Status.OK, f"{IMAGE}, {image.size_bytes / 2**20:.0f} MiB")
+
+
+async def _directories(home: Home) -> Finding:
+    home.open()
+    for path in (home.state, home.runtime):
+        if not os.access(path, os.W_OK | os.X_OK):
+            return Finding("directories", Status.FAIL, f"{path} cannot be written", f"chown {path}")
+    return Finding("directories", Status.OK, f"state {home.state}, runtime {home.runtime}")
+
+
+async def _socket_paths(home: Home) -> Finding:
+    left = MAX_SOCKET_PATH - len(os.fsencode(home.files("").socket("console"))) - 1
+    detail = f"machine names may have {min(left, NAME_LIMIT)} characters"
+    if left >= NAME_LIMIT:
+        return Finding("socket paths", Status.OK, detail)
+    status = Status.WARN if left > 0 else Status.FAIL
+    fix = f"set HOSTCTL_RUNTIME_DIR to a path shorter than {home.runtime}"
+    return Finding("socket paths", status, detail if left > 0 else "no name fits", fix)
+
+
+async def _memory(_: Home) -> Finding:
+    available = _available_memory()
+    detail = f"{available / 2**20:.0f} MiB available"
+    if available < MIN_MEMORY:
+        return Finding("memory", Status.WARN, detail, "end other programs, or use less --memory")
+    return Finding("memory", Status.OK, detail)
+
+
+async def _disk_space(home: Home) -> Finding:
+    free = shutil.disk_usage(home.state).free
+    detail = f"{free / 2**20:.0f} MiB free at {home.state}"
+    if free < MIN_DISK:
+        fix = "free some, or set HOSTCTL_STATE_DIR to another file system"
+        return Finding("disk space", Status.WARN, detail, fix)
+    return Finding("disk space", Status.OK, detail)
+
+
+async def _version(tool: str) -> str:
+    finished = await procs.run([procs.find_tool(tool), "--version"], timeout_s=VERSION_S)
+    return finished.stdout.decode("utf-8", "replace").splitlines()[0]
+
+
+def _trial_kernel() -> tuple[Path | None, Path | None, str]:
+    try:
+        from hostctl_images import find
+
+        image = find(IMAGE)
+    except (HostctlError, ImportError, ToolMissing):
+        return None, None, ""
+    return image.kernel, image.initrd, image.append
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 0

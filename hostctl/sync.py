@@ -1,0 +1,360 @@
+"""The same API without async, for scripts: one background loop thread, and thin wrappers.
+
+::
+
+    with Controller() as controller:
+        machine = controller.machine("web")
+        machine.start()
+        print(machine.exec("uname", "-a").stdout)
+
+Names and signatures are those of the async classes; tests/contract/test_sync_mirror.py holds them
+equal. Works in any thread, also inside a running loop (Jupyter). Ctrl-C cancels the call it
+interrupts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
+
+from . import controller as async_controller
+from . import machine as async_machine
+from .backends.interface import MachineSpec, Progress, Snapshot
+from .lifecycle import MachineState
+from .machine import MAX_READ, MachineReport
+from .state import Home
+
+if TYPE_CHECKING:
+    from hostctl_channels.interface import Buffer, ExitStatus, FileInfo, Result
+    from hostctl_channels.interface import Process as AsyncProcess
+    from hostctl_channels.interface import Progress as ByteProgress
+
+    from .machine import Env, LocalPath
+
+__all__ = ["Controller", "Machine", "Process"]
+
+T = TypeVar("T")
+
+
+class Controller:
+    """All machines of one home, as a context manager."""
+
+    def __init__(self, home: Home | None = None) -> None:
+        self._loop = _LoopThread()
+        self._async = async_controller.Controller(home)
+        self.home = self._async.home
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._loop.is_closed:
+            self._loop.call(self._async.close())
+            self._loop.close()
+
+    def create(self, spec: MachineSpec) -> Machine:
+        return Machine(self._loop, self._loop.call(self._async.create(spec)))
+
+    def machine(self, name: str) -> Machine:
+        return Machine(self._loop, self._async.machine(name))
+
+    def machines(self) -> tuple[Machine, ...]:
+        return tuple(Machine(self._loop, machine) for machine in self._async.machines())
+
+
+class Machine:
+    """A virtual machine. Comes from a Controller, which also closes it."""
+
+    def __init__(self, loop: _LoopThread, machine: async_machine.Machine) -> None:
+        self._loop = loop
+        self._async = machine
+        self.name = machine.name
+        self.spec = machine.spec
+
+    def __repr__(self) -> str:
+        return repr(self._async)
+
+    @property
+    def directory(self) -> Path:
+        return self._async.directory
+
+    @property
+    def console_log(self) -> Path:
+        return self._async.console_log
+
+    @property
+    def console_socket(self) -> Path:
+        return self._async.console_socket
+
+    def state(self) -> MachineState:
+        return self._loop.call(self._async.state())
+
+    def start(
+        self, *, wait: bool = True, timeout_s: float = 120, progress: Progress | None = None
+    ) -> None:
+        self._loop.call(self._async.start(wait=wait, timeout_s=timeout_s, progress=progress))
+
+    def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
+        self._loop.call(self._async.stop(force=force, timeout_s=timeout_s))
+
+    def pause(self) -> None:
+        self._loop.call(self._async.pause())
+
+    def resume(self) -> None:
+        self._loop.call(self._async.resume())
+
+    def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
+        self._loop.call(self._async.reset(wait=wait, timeout_s=timeout_s))
+
+    def delete(self, *, force: bool = False) -> None:
+        self._loop.call(self._async.delete(force=force))
+
+    def wait(
+        self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120
+    ) -> None:
+        self._loop.call(self._async.wait(state, timeout_s))
+
+    def describe(self) -> MachineReport:
+        return self._loop.call(self._async.describe())
+
+    def save_snapshot(self, tag: str) -> None:
+        self._loop.call(self._async.save_snapshot(tag))
+
+    def list_snapshots(self) -> tuple[Snapshot, ...]:
+        return self._loop.call(self._async.list_snapshots())
+
+    def restore_snapshot(self, tag: str) -> None:
+        self._loop.call(self._async.restore_snapshot(tag))
+
+    def delete_snapshot(self, tag: str) -> None:
+        self._loop.call(self._async.delete_snapshot(tag))
+
+    def exec(
+        self,
+        *argv: str | bytes,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        check: bool = False,
+        usage: bool = False,
+    ) -> Result:
+        return self._loop.call(
+            self._async.exec(
+                *argv,
+                env=env,
+                cwd=cwd,
+                user=user,
+                input=input,
+                timeout_s=timeout_s,
+                check=check,
+                usage=usage,
+            )
+        )
+
+    def shell(
+        self,
+        line: str,
+        *,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        check: bool = False,
+        usage: bool = False,
+    ) -> Result:
+        return self._loop.call(
+            self._async.shell(
+                line,
+                env=env,
+                cwd=cwd,
+                user=user,
+                input=input,
+                timeout_s=timeout_s,
+                check=check,
+                usage=usage,
+            )
+        )
+
+    def spawn(
+        self,
+        *argv: str | bytes,
+        stdin: bool = False,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        usage: bool = False,
+    ) -> AbstractContextManager[Process]:
+        context = self._async.spawn(
+            *argv, stdin=stdin, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage
+        )
+        return self._loop.held(context, lambda process: Process(self._loop, process))
+
+    def put(
+        self,
+        source: LocalPath | BinaryIO | bytes,
+        guest_path: str | bytes,
+        *,
+        mode: int | None = None,
+        mtime_s: float | None = None,
+        owner: str | None = None,
+        verify: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> FileInfo:
+        return self._loop.call(
+            self._async.put(
+                source,
+                guest_path,
+                mode=mode,
+                mtime_s=mtime_s,
+                owner=owner,
+                verify=verify,
+                progress=progress,
+            )
+        )
+
+    def get(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath | BinaryIO,
+        *,
+        verify: str | None = None,
+        max_bytes: int | None = None,
+        progress: ByteProgress | None = None,
+    ) -> FileInfo:
+        return self._loop.call(
+            self._async.get(
+                guest_path, destination, verify=verify, max_bytes=max_bytes, progress=progress
+            )
+        )
+
+    def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
+        return self._loop.call(self._async.read(guest_path, max_bytes))
+
+    def ping(self) -> float:
+        return self._loop.call(self._async.ping())
+
+    def close(self) -> None:
+        self._loop.call(self._async.close())
+
+
+class Process:
+    """A command that runs. Leaving its context kills it if it still does."""
+
+    def __init__(self, loop: _LoopThread, process: AsyncProcess) -> None:
+        self._loop = loop
+        self._async = process
+
+    def read(self) -> tuple[int, bytes] | None:
+        return self._loop.call(self._async.read())
+
+    def write(self, data: Buffer) -> None:
+        self._loop.call(self._async.write(data))
+
+    def close_stdin(self) -> None:
+        self._loop.call(self._async.close_stdin())
+
+    def signal(self, name: str) -> None:
+        self._loop.call(self._async.signal(name))
+
+    def wait(self) -> ExitStatus:
+        return self._loop.call(self._async.wait())
+
+
+class _LoopThread:
+    """An event loop that runs in a thread of its own, so that it also runs between calls."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(started,), name="hostctl-loop", daemon=True
+        )
+        self._thread.start()
+        self._loop = started.result()
+        self.is_closed = False
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and return its result; what interrupts the caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    @contextlib.contextmanager
+    def held(
+        self, context: AbstractAsyncContextManager[T], wrap: Callable[[T], Process]
+    ) -> Iterator[Process]:
+        """Keep an async context open for as long as this one lasts.
+
+        One task enters and leaves it: task groups and timeouts insist on that.
+        """
+        entered: concurrent.futures.Future[T] = concurrent.futures.Future()
+        leave = asyncio.Event()
+
+        async def hold() -> None:
+            async with context as value:
+                entered.set_result(value)
+                await leave.wait()
+
+        holding = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        holding.add_done_callback(lambda ended: _pass_on(ended, entered))
+        try:
+            yield wrap(entered.result())
+        finally:
+            self._loop.call_soon_threadsafe(leave.set)
+            if entered.done() and entered.exception() is None:
+                holding.result()
+            else:
+                holding.cancel()
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the thread. Safe to call twice."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _serve(self, started: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
+        with self._runner:  # cancels and awaits left-over tasks when it ends
+            self._runner.run(self._until_stopped(started))
+
+    async def _until_stopped(
+        self, started: concurrent.futures.Future[asyncio.AbstractEventLoop]
+    ) -> None:
+        self._stop = asyncio.Event()
+        started.set_result(asyncio.get_running_loop())
+        await self._stop.wait()
+
+
+def _pass_on(ended: concurrent.futures.Future[None], entered: concurrent.futures.Future[T]) -> None:
+    """Tell whoever waits for the context to open that it never will."""
+    if entered.done():
+        return
+    if ended.cancelled():
+        entered.cancel()
+    else:
+        error = ended.exception()
+        assert error is not None
+        entered.set_exception(error)
