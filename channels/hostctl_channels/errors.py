@@ -11,7 +11,10 @@ HostctlError
 │   └── RemoteProtocolError the guest broke the protocol
 └── GuestError              the guest did what was asked, and it failed there
     ├── CommandFailed       a command ended with another status than 0
-    ├── TransferFailed      a file operation failed in the guest; also an OSError with its errno
+    ├── RequestFailed       the guest's system said no; also an OSError with its errno
+    │   ├── SpawnFailed     a command could not be started
+    │   └── TransferFailed  a file could not be read or written
+    │       └── ShortSource the source of a put ended early
     ├── OutputTooLarge      a command printed more than the caller was ready to keep
     └── Refused             this guest lacks what the request needs
 """
@@ -38,6 +41,9 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
+    "RequestFailed",
+    "ShortSource",
+    "SpawnFailed",
     "TransferFailed",
 ]
 
@@ -98,14 +104,28 @@ class CommandFailed(GuestError):
         self.result = result
 
 
-class TransferFailed(GuestError, OSError):
-    """A file operation failed in the guest. `errno` is the guest's; the target is as it was before."""
+class RequestFailed(GuestError, OSError):
+    """A request failed in the guest. `errno` is the guest's, 5 (EIO) where its tools told no better."""
 
-    def __init__(self, errno: int, path: bytes, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, errno: int, message: str, *, path: bytes | None = None, hint: str | None = None
+    ) -> None:
         HostctlError.__init__(self, message, hint=hint)
         self.errno = errno
-        self.filename = os.fsdecode(path)
         self.strerror = os.strerror(errno)
+        self.filename = None if path is None else os.fsdecode(path)
+
+
+class SpawnFailed(RequestFailed):
+    """A command could not be started: no such folder or user, no free stream port. Nothing ran."""
+
+
+class TransferFailed(RequestFailed):
+    """A file operation failed in the guest; a put's target is as it was before."""
+
+
+class ShortSource(TransferFailed):
+    """The source of a put ended early; the target is as it was before."""
 
 
 class OutputTooLarge(GuestError):

@@ -36,7 +36,9 @@ Progress: TypeAlias = Callable[[int], None]
 
 STDOUT = 1
 STDERR = 2
-MAX_OUTPUT = 64 * 1024 * 1024  # what `exec` keeps of each stream: the host memory the project promises for a transfer
+MAX_OUTPUT = (
+    64 * 1024 * 1024
+)  # what `exec` keeps of each stream: the host memory the project promises for a transfer
 
 
 class Capability(StrEnum):
@@ -156,7 +158,9 @@ class Result:
         if self.exit.ok:
             return self
         last = self.stderr.strip().rsplit(b"\n", 1)[-1].decode("utf-8", "backslashreplace")
-        raise CommandFailed(f"{self.command}: {self.exit}" + (f": {last[:200]}" if last else ""), self)
+        raise CommandFailed(
+            f"{self.command}: {self.exit}" + (f": {last[:200]}" if last else ""), self
+        )
 
 
 class Process(Protocol):

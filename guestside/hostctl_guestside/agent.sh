@@ -59,21 +59,16 @@ pour() { # LENGTH [DD…]: any length, in blocks
 
 # Standard input, port → command. When nobody reads, dd dies, but only after it took its whole body.
 feed() {
-	while IFS=' ' read -r k s l t; do
-		case $k in
-		I) take "$l" 2>/dev/null ;;
-		E) exec >/dev/null ;;
-		Z) return ;;
-		esac
-	done
+	while IFS=' ' read -r k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
 # child COUNT [NAME=VALUE…] ARGV…: the one fork. All shells but mksh tell of a death by signal in the foreground.
 child() {
 	if [ "${KSH_VERSION-}" ]; then
-		(birth "$@") <&0 &
+		set -m
+		(birth "$@" >&4 2>&5) &
 		wait $!
-	else (birth "$@"); fi
+	else (birth "$@" >&4 2>&5); fi
 }
 
 birth() {
@@ -124,7 +119,7 @@ perform() {
 	[ -z "$usage" ] || { clock && u0=$u v0=$v; }
 	[ -z "$limit" ] || { watch </dev/null >/dev/null 4>&- 5>&- & }
 	dog=${!-}
-	child "$@" >&4 2>&5
+	child "$@"
 	rc=$? sig=0 flags=0 b='\0\0\0\0\0\0\0\0'
 	[ $rc -le 128 ] || died $((rc - 128))
 	if [ "$limit" ]; then
@@ -276,7 +271,7 @@ finish() {
 	IFS=' ' read -r k s t want && [ "$k$s" = "V$n" ] &&
 		{ [ -z "$5" ] || chown "$5" "$part"; } && { [ -z "$3" ] || chmod "$3" "$part"; } &&
 		{ [ -z "$4" ] || touch -d "@$4" "$part"; } && [ -z "$6" ] && return
-	s=$(sha256sum <"$part") && [ "${s%% *}" = "${want-}" ] || { echo 'not what was sent' >&2 && false; }
+	s=$(sha256sum <"$part") && [ "'${s%% *}'" = "${want-}" ] || { echo 'not what was sent' >&2 && false; }
 }
 
 remainder() { # → $left: what dd did not take of a body
@@ -314,7 +309,7 @@ request() {
 	case $k in
 	X) execute "$@" ;;
 	N) frame P 0 0 ;;
-	H) if [ "$1" -le 1 ] && [ "$2" -ge 1 ]; then frame H 0 $((${#features} + 1)) '\001%s' "$features"; else oops 93 'this agent speaks protocol 1'; fi ;;
+	H) frame H 0 $((${#features} + 1)) '\001%s' "$features" ;;
 	P) put "$@" ;;
 	G) get "$@" ;;
 	K) strike "$@" ;;
@@ -345,7 +340,6 @@ attend() { # ID DEVICE: serve one port for ever. With no host the ready frame bl
 	exec 2>>"$log"
 	read -r self s </proc/self/stat && echo "$self" >"$run/$1.pid"
 	for s in job sig late; do : >"$run/$1.$s"; done
-	[ -z "${KSH_VERSION-}" ] || set -m
 	while [ -e "$2" ] && { [ $super = 0 ] || kill -0 $super; }; do
 		serve <>"$2" >&0 || sleep 1
 		[ ! -c "$2" ] || [ "${2#*tty}" = "$2" ] || sleep 1

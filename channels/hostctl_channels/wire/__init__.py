@@ -1,1 +1,46 @@
-"""The cellar: every byte between host and guest, with no I/O and no clock."""
+"""The wire, sans I/O: bytes in, events out; requests in, bytes out. The spec is docs/PROTOCOL.md."""
+
+from __future__ import annotations
+
+from . import messages
+from .framing import StreamDecoder, encode, encode_end, encode_stdin
+from .messages import (
+    Begin,
+    Data,
+    Done,
+    End,
+    Event,
+    Exit,
+    Failure,
+    Hello,
+    Pong,
+    Ready,
+    Request,
+    Started,
+)
+from .schema import MAX_STDIN, NONCE_SIZE
+from .session import Phase, Session
+
+__all__ = [
+    "MAX_STDIN",
+    "NONCE_SIZE",
+    "Begin",
+    "Data",
+    "Done",
+    "End",
+    "Event",
+    "Exit",
+    "Failure",
+    "Hello",
+    "Phase",
+    "Pong",
+    "Ready",
+    "Request",
+    "Session",
+    "Started",
+    "StreamDecoder",
+    "encode",
+    "encode_end",
+    "encode_stdin",
+    "messages",
+]

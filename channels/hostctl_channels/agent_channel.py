@@ -1,0 +1,352 @@
+"""Commands and files through our agent: the channel with the full set of features."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import BinaryIO, Final
+
+from .deadline import Deadline
+from .errors import HostctlError, OutputTooLarge, Refused, RequestFailed, SpawnFailed
+from .interface import (
+    MAX_OUTPUT,
+    STDOUT,
+    Buffer,
+    Capability,
+    Command,
+    FileInfo,
+    Progress,
+    Pulse,
+    PutOptions,
+    Result,
+)
+from .port import Port
+from .ports import CONTROL, STREAM, WORK, Lease, PortPool, suffix
+from .process import AgentProcess
+from .transfer import download, shown, upload
+from .wire import Done, Failure, Pong, Request, messages
+
+__all__ = ["AgentChannel"]
+
+logger = logging.getLogger(__name__)
+
+_SHORT_S: Final = (
+    20.0  # a request that moves no data; generous: an emulated guest under load stalls for seconds
+)
+_STALL_S: Final = 60.0  # a transfer in which not a byte moves
+_PORT_S: Final = 60.0  # waiting for a free port
+_LINGER_S: Final = (
+    1.0  # an idle port stays ours that long, so that a loop of requests connects once
+)
+_EBUSY: Final = 16
+_PLAIN: Final = PutOptions()
+_FEATURES: Final = {
+    "signal": {Capability.SIGNAL},
+    "su": {Capability.USER},
+    "stat": {Capability.METADATA},
+    "sha256sum": {Capability.SHA256},
+    "touch": {Capability.MTIME},
+    "chown": {Capability.OWNER},
+    "date": {Capability.CLOCK},
+}
+
+
+class AgentChannel:
+    """See interface.Channel. `pulse` tells of the guest's time; `ports` are shared with other processes."""
+
+    def __init__(self, ports: PortPool, pulse: Pulse) -> None:
+        self._ports = ports
+        self._pulse = pulse
+        self._idle: dict[str, Port] = {}
+        self._idle_streams: dict[str, Lease] = {}
+        self._refused_streams: set[str] = set()
+        self._linger: asyncio.TimerHandle | None = None
+        self._features: frozenset[str] = frozenset()
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """See Channel."""
+        found = {Capability.STDIN, Capability.ENTROPY, Capability.USAGE}
+        if self._ports.has(STREAM):
+            found.add(Capability.STREAMS)
+        return frozenset(found.union(*(_FEATURES.get(word, set()) for word in self._features)))
+
+    async def connect(self, timeout_s: float) -> None:
+        """See Channel."""
+        async with self._port(timeout_s):
+            pass
+
+    async def close(self) -> None:
+        """See Channel."""
+        self._hang_up()
+
+    # --- short requests -----------------------------------------------------------------------
+
+    async def ping(self) -> float:
+        """See Channel."""
+        async with self._port() as port, Deadline(self._pulse, _SHORT_S, "ping"):
+            begin = time.perf_counter()
+            await self._ask(port, messages.ping())
+            return time.perf_counter() - begin
+
+    async def set_clock(self, unix_s: float) -> None:
+        """See Channel."""
+        await self._short(messages.clock(unix_s), "set the clock", Capability.CLOCK)
+
+    async def feed_entropy(self, data: Buffer) -> None:
+        """See Channel."""
+        await self._short(messages.entropy(len(data)), "feed entropy", Capability.ENTROPY, data)
+
+    async def rescan(self) -> None:
+        """Make the agent look for new ports now rather than within two seconds."""
+        await self._short(messages.rescan(), "look for ports")
+
+    async def _short(
+        self, request: Request, what: str, need: Capability | None = None, body: Buffer = b""
+    ) -> None:
+        async with self._port() as port, Deadline(self._pulse, _SHORT_S, what):
+            self._need(need)
+            await self._ask(port, request, body)
+
+    async def _ask(self, port: Port, request: Request, body: Buffer = b"") -> Done | Pong:
+        await port.ask(request)
+        if body:
+            await port.lease.link.send(body)
+        async for event in port.events():
+            match event:
+                case Failure(errno, text):
+                    raise RequestFailed(errno, text)
+                case Done() | Pong():
+                    return event
+                case _:
+                    pass
+        raise AssertionError("the session lets nothing else end a request")
+
+    def _need(self, capability: Capability | None) -> None:
+        if capability and capability not in self.capabilities:
+            raise Refused(f"this guest cannot: {capability.value}", capability.value)
+
+    # --- commands -----------------------------------------------------------------------------
+
+    async def exec(
+        self, command: Command, *, input: Buffer | None = None, max_output_bytes: int = MAX_OUTPUT
+    ) -> Result:
+        """See Channel."""
+        begin = time.perf_counter()
+        kept: tuple[bytearray, bytearray] = bytearray(), bytearray()
+        async with self.spawn(command, stdin=input is not None) as process:
+            feeder = asyncio.ensure_future(_feed(process, input)) if input is not None else None
+            try:
+                while piece := await process.read():
+                    number, data = piece
+                    kept[number - STDOUT].extend(data)
+                    if len(kept[number - STDOUT]) > max_output_bytes:
+                        raise OutputTooLarge(
+                            f"{command}: printed more than {max_output_bytes} bytes",
+                            hint="use spawn and read it as it comes",
+                        )
+                status = await process.wait()
+            finally:
+                if feeder:
+                    feeder.cancel()
+                    await asyncio.gather(feeder, return_exceptions=True)
+        return Result(command, status, bytes(kept[0]), bytes(kept[1]), time.perf_counter() - begin)
+
+    @asynccontextmanager
+    async def spawn(self, command: Command, *, stdin: bool = False) -> AsyncIterator[AgentProcess]:
+        """See Channel."""
+        async with self._port() as port, AsyncExitStack() as stack:
+            self._need(Capability.USER if command.user else None)
+            self._need(Capability.SIGNAL if command.timeout_s else None)
+            process = await self._begin(port, stack, command, stdin)
+            try:
+                yield process
+            finally:
+                if not await process.finish():
+                    port.release(clean=False)
+
+    async def _begin(
+        self, port: Port, stack: AsyncExitStack, command: Command, stdin: bool
+    ) -> AgentProcess:
+        """Start the command; a stream port that somebody in the guest still holds is passed over."""
+        for attempt in range(len(STREAM)):
+            streams = await stack.enter_async_context(self._streams())
+            process = await self._request(port, streams, command, stdin)
+            try:
+                await process.accepted()
+            except BaseException as err:
+                if not await process.finish():
+                    port.release(clean=False)
+                if (
+                    not isinstance(err, SpawnFailed)
+                    or err.errno != _EBUSY
+                    or attempt == len(STREAM) - 1
+                ):
+                    raise
+                logger.debug("%s: %s", command, err)
+                self._refused_streams |= {lease.name for lease in streams}
+            else:
+                return process
+        raise AssertionError("unreachable")
+
+    async def _request(
+        self, port: Port, streams: list[Lease], command: Command, stdin: bool
+    ) -> AgentProcess:
+        names = (suffix(streams[0].name), suffix(streams[1].name)) if streams else None
+        request = messages.execute(
+            command.argv,
+            tuple(command.env.items()),
+            streams=names,
+            stdin=stdin,
+            timeout_s=command.timeout_s,
+            cwd=command.cwd,
+            user=command.user,
+            usage=command.usage,
+        )
+        async with Deadline(self._pulse, _STALL_S, str(command)):
+            await port.ask(request)
+        links = (streams[0].link, streams[1].link) if streams else None
+        process = AgentProcess(port, links, command, self._pulse, self._strike)
+        process.start(stdin=stdin)
+        return process
+
+    async def _strike(self, name: str, signal: str) -> bool:
+        """Signal what runs on a port, by the control port."""
+        try:
+            async with self._port(names=CONTROL) as port, Deadline(self._pulse, _SHORT_S, "signal"):
+                self._need(Capability.SIGNAL)
+                await self._ask(port, messages.signal(suffix(name), signal))
+        except RequestFailed:
+            return False
+        return True
+
+    async def _restart(self, name: str) -> None:
+        """End the worker of a port that does not answer; best effort, greeting goes on anyway."""
+        logger.debug("%s: restarting its worker in the guest", name)
+        with contextlib.suppress(HostctlError):
+            async with (
+                self._port(_SHORT_S / 4, names=CONTROL) as port,
+                Deadline(self._pulse, _SHORT_S, "restart"),
+            ):
+                await self._ask(port, messages.restart(suffix(name)))
+
+    # --- files --------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        source: BinaryIO,
+        size_bytes: int,
+        path: bytes,
+        options: PutOptions = _PLAIN,
+        progress: Progress | None = None,
+    ) -> FileInfo:
+        """See Channel."""
+        async with (
+            self._port() as port,
+            Deadline(self._pulse, _STALL_S, f"put {shown(path)}") as deadline,
+        ):
+            self._need(Capability.SHA256 if options.verify else None)
+            self._need(Capability.MTIME if options.mtime_s is not None else None)
+            self._need(Capability.OWNER if options.owner else None)
+            return await upload(port, deadline, source, size_bytes, path, options, progress)
+
+    async def get(
+        self,
+        path: bytes,
+        sink: BinaryIO,
+        *,
+        stat: bool = False,
+        verify: str | None = None,
+        max_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> FileInfo:
+        """See Channel."""
+        async with (
+            self._port() as port,
+            Deadline(self._pulse, _STALL_S, f"get {shown(path)}") as deadline,
+        ):
+            self._need(Capability.SHA256 if verify else None)
+            return await download(
+                port,
+                deadline,
+                path,
+                sink,
+                stat=stat and Capability.METADATA in self.capabilities,
+                verify=verify,
+                max_bytes=max_bytes,
+                progress=progress,
+            )
+
+    # --- ports --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _port(
+        self, timeout_s: float = _PORT_S, names: Collection[str] = WORK
+    ) -> AsyncIterator[Port]:
+        """Hold a port whose agent answers. It is kept for a moment if its conversation is in order afterwards."""
+        port = await self._take(names, timeout_s)
+        try:
+            yield port
+        finally:
+            if port.is_fresh and port.lease.is_held:
+                self._idle[port.lease.name] = port
+                self._stay()
+            else:
+                port.release(clean=False)
+
+    async def _take(self, names: Collection[str], timeout_s: float) -> Port:
+        for name in [name for name in names if name in self._idle]:
+            port = self._idle.pop(name)
+            if port.is_fresh:
+                return port
+            port.release(clean=True)
+        port = Port(await self._ports.lease(names, timeout_s), self._pulse)
+        try:
+            greeting = await port.greet(timeout_s, None if names is CONTROL else self._restart)
+        except BaseException:
+            port.release(clean=False)
+            raise
+        self._features = greeting.features
+        return port
+
+    @asynccontextmanager
+    async def _streams(self) -> AsyncIterator[list[Lease]]:
+        """Hold two stream ports, or none if the machine has none."""
+        taken: list[Lease] = []
+        try:
+            for _ in range(2 if self._ports.has(STREAM) else 0):
+                taken.append(await self._take_stream([lease.name for lease in taken]))
+            yield taken
+        finally:
+            for lease in taken:
+                self._idle_streams[lease.name] = lease
+            self._stay()
+
+    async def _take_stream(self, taken: Collection[str]) -> Lease:
+        for name in self._idle_streams.keys() - self._refused_streams:
+            return self._idle_streams.pop(name)
+        return await self._ports.lease(STREAM, _PORT_S, unless={*self._refused_streams, *taken})
+
+    def _stay(self) -> None:
+        if self._linger:
+            self._linger.cancel()
+        self._linger = asyncio.get_running_loop().call_later(_LINGER_S, self._hang_up)
+
+    def _hang_up(self) -> None:
+        while self._idle:
+            self._idle.popitem()[1].release(clean=True)
+        self._refused_streams.clear()
+        while self._idle_streams:
+            self._idle_streams.popitem()[1].release(clean=True)
+        if self._linger:
+            self._linger.cancel()
+            self._linger = None
+
+
+async def _feed(process: AgentProcess, data: Buffer) -> None:
+    await process.write(data)
+    await process.close_stdin()

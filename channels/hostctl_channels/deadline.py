@@ -1,0 +1,72 @@
+"""One kind of wait: it ends in time, and when the guest's timeline is cut under it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from .errors import ChannelReset, ChannelTimeout
+from .interface import Pulse
+
+__all__ = ["Deadline"]
+
+_LOOK_S = 0.2  # how often the pulse is asked: two stat calls
+
+
+class Deadline:
+    """An async context. `limit_s` counts only while the machine runs; None waits for ever, for the pulse's sake.
+
+    Raises on leaving:
+        ChannelTimeout: the limit passed.
+        ChannelReset: the epoch changed.
+    """
+
+    def __init__(self, pulse: Pulse, limit_s: float | None, what: str) -> None:
+        self._pulse = pulse
+        self._limit_s = limit_s
+        self._what = what
+        self._epoch = pulse.epoch()
+        self._cut = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = asyncio.timeout(self._limit_s)
+        await self._timeout.__aenter__()
+        self._handle = self._loop.call_later(_LOOK_S, self._look)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handle.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as err:
+            raise self._verdict() from err
+
+    def extend(self) -> None:
+        """Start the limit anew: something moved."""
+        if self._limit_s is not None and not self._cut:
+            self._timeout.reschedule(self._loop.time() + self._limit_s)
+
+    def _look(self) -> None:
+        if self._timeout.expired():
+            return
+        if self._pulse.epoch() != self._epoch:
+            self._cut = True
+            self._timeout.reschedule(self._loop.time())
+            return
+        if self._pulse.suspended():
+            self.extend()
+        self._handle = self._loop.call_later(_LOOK_S, self._look)
+
+    def _verdict(self) -> ChannelReset | ChannelTimeout:
+        if self._cut:
+            return ChannelReset(
+                f"{self._what}: the machine was restored, reset or stopped meanwhile"
+            )
+        return ChannelTimeout(f"{self._what}: the guest did not answer within {self._limit_s:g} s")

@@ -1,0 +1,1 @@
+"""Pipes: they move bytes and know nothing of frames."""

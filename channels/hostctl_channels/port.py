@@ -1,0 +1,143 @@
+"""One port in our hands: its lease, its conversation, its buffer, and the ways back to order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final
+
+from .deadline import Deadline
+from .errors import ChannelClosed, ChannelReset, RemoteProtocolError
+from .interface import Pulse
+from .ports import Lease
+from .wire import NONCE_SIZE, Event, Hello, Phase, Ready, Request, Session, encode
+
+__all__ = ["Port", "nonce"]
+
+logger = logging.getLogger(__name__)
+
+BUFFER: Final = 256 * 1024  # a few of the 32 KiB pieces the guest's driver makes
+VERSIONS: Final = range(1, 2)
+_REPEAT_S = 0.4  # a greeting can be lost while the agent reopens its port: repeat it
+_GAPS_S = (
+    0.25,
+    0.5,
+    1.0,
+)  # how long to hang up, so that a reader in the guest sees the end of its body
+
+
+def nonce() -> bytes:
+    """Return a fresh name for a request, which also ends its raw bodies."""
+    return secrets.token_hex(NONCE_SIZE // 2).encode()
+
+
+class Port:
+    """A worker of the agent. After any error but a GuestError it is of no more use: `release(clean=False)`."""
+
+    def __init__(self, lease: Lease, pulse: Pulse) -> None:
+        self.lease = lease
+        self.epoch = pulse.epoch()
+        self.session = Session()
+        self.nonce = b""
+        self._pulse = pulse
+        self._buffer = bytearray(BUFFER)
+
+    async def greet(
+        self, limit_s: float, restart: Callable[[str], Awaitable[None]] | None
+    ) -> Hello:
+        """Make the agent answer on this port, whatever it was left in.
+
+        `restart` ends the port's worker from outside; it is used when the last holder died, or when hanging up does
+        not help.
+
+        Raises:
+            ChannelTimeout: no answer in `limit_s`.
+            RemoteProtocolError: the agent is of a version we do not speak.
+        """
+        async with Deadline(self._pulse, limit_s, f"port {self.lease.name}"):
+            if self.lease.dirty and restart:
+                await restart(self.lease.name)
+            for attempt in range(1 << 30):
+                if answer := await self._try_greeting():
+                    return _supported(answer)
+                gap_s = _GAPS_S[min(attempt, len(_GAPS_S) - 1)]
+                logger.debug("%s: no greeting, hanging up for %s s", self.lease.name, gap_s)
+                if attempt and restart:
+                    await restart(self.lease.name)
+                await self.lease.reconnect(gap_s)
+        raise AssertionError("unreachable")
+
+    async def _try_greeting(self) -> Hello | None:
+        name = nonce()
+        for _ in range(3):
+            try:
+                async with asyncio.timeout(_REPEAT_S):
+                    await self._send(self.session.greet(name))
+                    while True:
+                        for event in await self.receive():
+                            if isinstance(event, Hello):
+                                return event
+            except TimeoutError:
+                continue
+            except (ChannelReset, RemoteProtocolError, ChannelClosed):
+                return None
+        return None
+
+    async def ask(self, request: Request) -> None:
+        """Send a request; its body, if any, is the caller's to send."""
+        self.nonce = nonce()
+        logger.debug("%s > %s %s", self.lease.name, request.kind, request.words)
+        await self._send(self.session.ask(request, self.nonce))
+
+    async def _send(self, buffers: tuple[bytes, ...]) -> None:
+        for buffer in buffers:
+            await self.lease.link.send(buffer)
+
+    async def tell(self, request: Request) -> None:
+        """Send a line that belongs to the request under way and has no answer of its own."""
+        await self._send(encode(request, self.nonce))
+
+    async def receive(self) -> Iterator[Event]:
+        """Wait for bytes; return what they mean. To be consumed whole, at once.
+
+        Raises:
+            ChannelClosed: QEMU is gone.
+            ChannelReset: the agent has begun anew.
+        """
+        size = await self.lease.link.receive_into(self._buffer)
+        if not size:
+            raise ChannelClosed(
+                "the machine closed the line", hint="see its state with: hostctl list"
+            )
+        return self._checked(size)
+
+    def _checked(self, size: int) -> Iterator[Event]:
+        for event in self.session.feed(self._buffer, size):
+            if isinstance(event, Ready):
+                raise ChannelReset("the agent in the guest began anew")
+            yield event
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield events until the request under way has its answer."""
+        while self.session.phase is Phase.BUSY:
+            for event in await self.receive():
+                yield event
+
+    @property
+    def is_fresh(self) -> bool:
+        """True while the guest's timeline has not been cut since we connected, and nothing is under way."""
+        return self.session.phase is Phase.IDLE and self.epoch == self._pulse.epoch()
+
+    def release(self, *, clean: bool) -> None:
+        """Give the port back; unclean means its worker may be stuck."""
+        self.lease.release(clean=clean)
+
+
+def _supported(answer: Hello) -> Hello:
+    if answer.version not in VERSIONS:
+        raise RemoteProtocolError(
+            f"the agent speaks protocol {answer.version}", hint="update agent.sh in the guest"
+        )
+    return answer

@@ -1,0 +1,151 @@
+"""The ports of one machine, shared by tasks and processes: leases by file lock, no daemon.
+
+A lock file holds the holder's pid while a lease lasts. A pid that is still there when the lock is free tells that
+its holder was killed, or gave the port up in the middle of a request: whoever takes it next cleans up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from .errors import PortsBusy
+from .links.interface import Link
+from .links.stream import open_unix
+
+__all__ = ["CONTROL", "PORTS", "PREFIX", "STREAM", "WORK", "Lease", "PortPool", "suffix"]
+
+PREFIX: Final = "org.hostctl."
+CONTROL: Final = (PREFIX + "0",)  # short requests only, so that a signal never waits behind a file
+WORK: Final = tuple(f"{PREFIX}{n}" for n in range(1, 5))  # one request at a time each
+STREAM: Final = tuple(
+    f"{PREFIX}out.{n}" for n in range(8)
+)  # raw stdout or stderr of a running command: two per worker
+PORTS: Final = CONTROL + WORK + STREAM
+
+_RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks
+
+
+def suffix(name: str) -> str:
+    """Return the part of a port's name that the wire and the socket files use."""
+    return name.removeprefix(PREFIX)
+
+
+class Lease:
+    """One port, held by us alone until `release`. `dirty` tells that its last holder ended in the middle of a request."""
+
+    def __init__(
+        self, name: str, link: Link, fd: int, dirty: bool, reopen: Callable[[], Awaitable[Link]]
+    ) -> None:
+        self.name = name
+        self.link = link
+        self.dirty = dirty
+        self._fd = fd
+        self._reopen = reopen
+
+    @property
+    def is_held(self) -> bool:
+        """False once released."""
+        return self._fd >= 0
+
+    async def reconnect(self, gap_s: float) -> None:
+        """Hang up, leave the guest `gap_s` seconds to notice, connect again. Raises ChannelClosed if nobody listens."""
+        self.link.close()
+        await asyncio.sleep(gap_s)
+        self.link = await self._reopen()
+
+    def release(self, *, clean: bool) -> None:
+        """Hang up and let others have the port. Safe to call twice; only the first call counts."""
+        if self._fd < 0:
+            return
+        self.link.close()
+        if clean:
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+        self._fd = -1
+
+
+class PortPool:
+    """The ports of one machine: `sockets` by full name, lock files in `lock_dir`, which must exist."""
+
+    def __init__(
+        self,
+        sockets: Mapping[str, Path],
+        lock_dir: Path,
+        *,
+        opener: Callable[[Path], Awaitable[Link]] = open_unix,
+    ) -> None:
+        self._sockets = dict(sockets)
+        self._lock_dir = lock_dir
+        self._opener = opener
+
+    def has(self, names: Collection[str]) -> bool:
+        """Tell whether the machine has any port of these."""
+        return any(name in self._sockets for name in names)
+
+    async def lease(
+        self, names: Collection[str], timeout_s: float, *, unless: Collection[str] = ()
+    ) -> Lease:
+        """Take the first free port of `names`, waiting for one if need be.
+
+        Raises:
+            PortsBusy: all are still held after `timeout_s`; the message names the holders.
+            ChannelClosed: nobody listens at the socket.
+        """
+        wanted = [name for name in names if name in self._sockets and name not in unless]
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        pause_s, longest_s = _RETRY_S
+        while True:
+            for name in wanted:
+                if (taken := self._try_lock(name)) is not None:
+                    return await self._open(name, *taken)
+            if asyncio.get_running_loop().time() >= deadline:
+                raise self._busy(wanted, timeout_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
+
+    def _try_lock(self, name: str) -> tuple[int, bool] | None:
+        fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        dirty = os.fstat(fd).st_size > 0
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        return fd, dirty
+
+    async def _open(self, name: str, fd: int, dirty: bool) -> Lease:
+        path = self._sockets[name]
+        try:
+            link = await self._opener(path)
+        except BaseException:
+            os.ftruncate(fd, 0)
+            os.close(fd)
+            raise
+        return Lease(name, link, fd, dirty, lambda: self._opener(path))
+
+    def _busy(self, wanted: Collection[str], timeout_s: float) -> PortsBusy:
+        if not wanted:
+            return PortsBusy(
+                "no port is usable", hint="background commands may hold them: redirect their output"
+            )
+        holders = sorted({pid for name in wanted if (pid := self._holder(name))})
+        return PortsBusy(
+            f"all {len(wanted)} ports stayed taken for {timeout_s:g} s by process {', '.join(holders) or '?'}",
+            hint="wait for those commands to end, or stop them",
+        )
+
+    def _holder(self, name: str) -> str:
+        with suppress(OSError):
+            return self._lock_path(name).read_text().strip()
+        return ""
+
+    def _lock_path(self, name: str) -> Path:
+        return self._lock_dir / f"{suffix(name)}.lock"

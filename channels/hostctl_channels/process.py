@@ -1,0 +1,283 @@
+"""A command that runs in the guest: its streams, its end, and the ways it can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from .deadline import Deadline
+from .errors import (
+    ChannelError,
+    ChannelReset,
+    ChannelTimeout,
+    GuestError,
+    HostctlError,
+    LocalProtocolError,
+    SpawnFailed,
+)
+from .interface import STDERR, STDOUT, Buffer, Command, ExitStatus, Pulse
+from .links.interface import Link
+from .port import BUFFER, Port
+from .wire import Begin, Data, Exit, Failure, Started, StreamDecoder, encode_end, encode_stdin
+
+__all__ = ["AgentProcess", "Strike"]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+Strike = Callable[[str, str], Awaitable[bool]]
+"""Send a signal to what runs on a port; False if nothing does. Signal "0" asks whether its worker lives."""
+
+_QUEUE: Final = (
+    16  # pieces of output kept while nobody reads: backpressure reaches the guest after that
+)
+_BEAT_S: Final = 5.0  # how often a long command's worker is asked for a sign of life
+_SILENT_BEATS: Final = (
+    6  # so many without an answer, while the machine runs, and the agent counts as dead
+)
+_GRACE_S: Final = (
+    10.0  # on top of the guest's own timeout (TERM, 2 s, KILL) before the host steps in
+)
+_END_S: Final = 5.0  # to kill a command and see it end
+
+
+class AgentProcess:
+    """See interface.Process. Made by AgentChannel.spawn, which owns the ports."""
+
+    def __init__(
+        self,
+        port: Port,
+        streams: tuple[Link, Link] | None,
+        command: Command,
+        pulse: Pulse,
+        strike: Strike,
+    ) -> None:
+        self._port = port
+        self._streams = streams
+        self._command = command
+        self._pulse = pulse
+        self._strike = strike
+        self._output: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue(_QUEUE)
+        self._exit: ExitStatus | None = None
+        self._error: HostctlError | None = None
+        self._started = asyncio.Event()
+        self._accepted = asyncio.Event()
+        self._ended = asyncio.Event()  # by exit or by error
+        self._wants_input = self._input_ended = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pumps: list[asyncio.Task[None]] = []
+
+    # --- for the channel ----------------------------------------------------------------------
+
+    def start(self, *, stdin: bool) -> None:
+        """Begin to listen; the request has been sent."""
+        self._wants_input = stdin
+        spawn = asyncio.get_running_loop().create_task
+        if self._streams:
+            pairs = zip((STDOUT, STDERR), self._streams, strict=True)
+            self._pumps = [spawn(self._guard(self._pump(n, link))) for n, link in pairs]
+        self._pumps.append(spawn(self._guard(self._listen())))
+        self._tasks = [*self._pumps, spawn(self._beat())]
+
+    async def accepted(self) -> None:
+        """Wait until the agent has opened both streams, which it does before it forks. Raises SpawnFailed."""
+        if self._streams:
+            ended = asyncio.ensure_future(self._ended.wait())
+            await _first(self._accepted.wait(), ended)
+            ended.cancel()
+            if self._error:
+                raise self._error
+
+    async def finish(self) -> bool:
+        """End the command if it runs, release the worker; tell whether its port is in order."""
+        clean = False
+        try:
+            async with asyncio.timeout(2 * _END_S):
+                if not self._ended.is_set():
+                    await self._kill()
+                clean = await self._settle()
+        except (ChannelError, TimeoutError) as err:
+            logger.debug("%s: could not be ended: %s", self._command, err)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return clean
+
+    async def _settle(self) -> bool:
+        """Drain what is left; true if the command's end was seen and its worker is idle again."""
+        drain = asyncio.get_running_loop().create_task(self._drain())
+        await asyncio.gather(*self._pumps, drain, return_exceptions=True)
+        if isinstance(self._error, GuestError):
+            return True  # the guest refused: nothing ran
+        if self._error:
+            return False
+        await self._end_input()
+        return True
+
+    async def _kill(self) -> None:
+        for _ in range(20):  # it may not have begun yet
+            if await self._strike(self._port.lease.name, "KILL"):
+                return
+            if self._ended.is_set():
+                return
+            await asyncio.sleep(0.05)
+
+    # --- pumps --------------------------------------------------------------------------------
+
+    async def _guard(self, pump: Awaitable[None]) -> None:
+        """Run a pump; its error becomes the command's end, and the reader's."""
+        try:
+            async with Deadline(self._pulse, None, str(self._command)):
+                await pump
+        except HostctlError as err:
+            self._fail(err)
+
+    def _fail(self, error: HostctlError) -> None:
+        self._error = self._error or error
+        self._ended.set()
+        for task in self._pumps:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    async def _pump(self, number: int, link: Link) -> None:
+        decoder, buffer = StreamDecoder(self._port.nonce), bytearray(BUFFER)
+        while not decoder.ended:
+            size = await link.receive_into(buffer)
+            if not size:
+                raise ChannelReset(f"{self._command}: the machine closed the line")
+            for view in decoder.feed(buffer, size):
+                await self._output.put((number, bytes(view)))
+            if decoder.begun:
+                self._accepted.set()
+
+    async def _listen(self) -> None:
+        stream = 0
+        async for event in self._port.events():
+            match event:
+                case Started():
+                    self._started.set()
+                case Begin(number):
+                    stream = number
+                case Data(view):
+                    await self._output.put((stream, bytes(view)))
+                case Exit():
+                    self._exit = _status(event)
+                    self._ended.set()
+                case Failure(errno, text):
+                    raise SpawnFailed(errno, f"{self._command}: {text}")
+                case _:
+                    pass
+
+    async def _beat(self) -> None:
+        """Notice a dead agent, and a guest that does not keep the command's timeout."""
+        loop, silent = asyncio.get_running_loop(), 0
+        limit_s = self._command.timeout_s
+        late = None if limit_s is None else loop.time() + limit_s + _GRACE_S
+        while not self._ended.is_set():
+            await asyncio.sleep(
+                _BEAT_S if late is None else min(_BEAT_S, max(0.1, late - loop.time()))
+            )
+            if self._pulse.suspended():
+                late = None if late is None else late + _BEAT_S
+                continue
+            if late is not None and loop.time() > late:
+                return self._fail(
+                    ChannelTimeout(f"{self._command}: still runs {_GRACE_S:g} s after its timeout")
+                )
+            silent = 0 if await self._alive() else silent + 1
+            if silent == _SILENT_BEATS:
+                self._fail(ChannelTimeout(f"{self._command}: no sign of life from the agent"))
+
+    async def _alive(self) -> bool:
+        try:
+            if await self._strike(self._port.lease.name, "0"):
+                return True
+        except ChannelError:
+            return False
+        self._fail(ChannelReset(f"{self._command}: its worker in the guest is gone"))
+        return True
+
+    # --- for the user -------------------------------------------------------------------------
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """See Process."""
+        while self._output.empty():
+            running = [task for task in self._pumps if not task.done()]
+            if not running and self._output.empty():
+                if self._error:
+                    raise self._error
+                return None
+            piece = await _first(self._output.get(), *running)
+            if piece is not None:
+                return piece
+        return self._output.get_nowait()
+
+    async def write(self, data: Buffer) -> None:
+        """See Process."""
+        await self._input_open()
+        for line, piece in encode_stdin(memoryview(data).cast("B"), self._port.nonce):
+            if self._ended.is_set():
+                return
+            await self._send(line)
+            await self._send(piece)
+
+    async def close_stdin(self) -> None:
+        """See Process."""
+        await self._input_open()
+        if not self._ended.is_set():
+            await self._end_input()
+
+    async def _end_input(self) -> None:
+        """Send the one frame that ends standard input and lets the worker go on, if it waits for one."""
+        if self._started.is_set() and not self._input_ended:
+            self._input_ended = True
+            await self._send(encode_end(self._port.nonce))
+
+    async def _input_open(self) -> None:
+        if not self._wants_input:
+            raise LocalProtocolError(f"{self._command}: was started without standard input")
+        ended = asyncio.ensure_future(self._ended.wait())
+        await _first(self._started.wait(), ended)
+        ended.cancel()
+
+    async def _send(self, data: Buffer) -> None:
+        await self._port.lease.link.send(data)
+
+    async def signal(self, name: str) -> None:
+        """See Process."""
+        for _ in range(40):  # between the request and the fork there is nothing to signal yet
+            if self._ended.is_set() or await self._strike(self._port.lease.name, name):
+                return
+            await asyncio.sleep(0.05)
+
+    async def wait(self) -> ExitStatus:
+        """See Process."""
+        await self._drain()
+        assert (
+            self._exit is not None
+        )  # the pumps end only with it, or with an error, which was raised
+        return self._exit
+
+    async def _drain(self) -> None:
+        while await self.read():
+            pass
+
+
+async def _first(own: Coroutine[Any, Any, T], *others: asyncio.Future[Any]) -> T | None:
+    """Wait for the first to end; return what `own` gave if it did. Only `own` is cancelled if it did not."""
+    task = asyncio.ensure_future(own)
+    try:
+        await asyncio.wait([task, *others], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+
+
+def _status(event: Exit) -> ExitStatus:
+    user_s, system_s = event.times_s or (None, None)
+    code = None if event.signal else event.code
+    return ExitStatus(
+        code, event.signal or None, event.timed_out, user_s, system_s, event.max_rss_bytes
+    )

@@ -1,0 +1,217 @@
+"""Bytes ↔ events. Data is never buffered, control always is, and both are bounded.
+
+The header runs on a `struct.Struct` derived from the declaration in schema.py; a property test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Iterator
+from typing import Final
+
+from construct import Bytes, Const, FormatField, Renamed, Struct
+
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .messages import Begin, Data, End, Event, Hello, Ready, Request, parse
+from .schema import HEADER, LINE, MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE
+
+__all__ = ["Decoder", "StreamDecoder", "encode", "encode_end", "encode_stdin", "fixed_layout"]
+
+
+# --- host → guest -----------------------------------------------------------------------------
+
+
+def encode(request: Request, nonce: bytes) -> tuple[bytes, ...]:
+    """Return the buffers of a request, without its body.
+
+    Words of an exec too long for a line become its body.
+
+    Raises:
+        LocalProtocolError: a word holds a NUL, or there are too many bytes of words.
+    """
+    line = LINE.build(request._asdict() | {"nonce": nonce})
+    if b"\0" in line:
+        raise LocalProtocolError("a request cannot hold a NUL byte")
+    if len(line) <= MAX_LINE or request.kind != b"X":
+        return (_bounded(line),)
+    body = _bounded(line)[len(LINE.build(_bare(request, nonce, 0))) - 1 : -1]
+    return (LINE.build(_bare(request, nonce, len(body))), body)
+
+
+def _bare(request: Request, nonce: bytes, length: int) -> dict[str, object]:
+    return {"kind": request.kind, "nonce": nonce, "length": length, "words": ()}
+
+
+def _bounded(line: bytes) -> bytes:
+    if len(line) > MAX_WORDS:
+        raise LocalProtocolError(f"a request of {len(line)} bytes; the limit is {MAX_WORDS}")
+    return line
+
+
+def encode_stdin(data: memoryview, nonce: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Cut standard input into frames: pairs of a line and a view, no copies."""
+    for at in range(0, len(data), MAX_STDIN):
+        piece = data[at : at + MAX_STDIN]
+        yield LINE.build(_bare(Request(b"I"), nonce, len(piece))), piece
+
+
+def encode_end(nonce: bytes) -> bytes:
+    """End standard input. Due exactly once per request that began it, after the exit at the latest."""
+    return LINE.build(_bare(Request(b"E"), nonce, 0))
+
+
+# --- guest → host -----------------------------------------------------------------------------
+
+
+def fixed_layout(declaration: Struct) -> struct.Struct:  # type: ignore[type-arg]
+    """Derive the one `struct.Struct` that reads a declaration of fixed fields, big endian."""
+    codes = []
+    for field in declaration.subcons:
+        inner = field.subcon if isinstance(field, Renamed) else field
+        codes.append(_code(inner))
+    return struct.Struct(">" + "".join(codes))
+
+
+def _code(field: object) -> str:
+    if isinstance(field, FormatField):
+        return str(field.fmtstr)[-1]
+    assert isinstance(field, Bytes | Const)
+    return f"{field.sizeof()}s"
+
+
+_HEADER: Final = fixed_layout(HEADER)
+
+
+class _Search:
+    """Looks for a byte string in buffers cut anywhere, holding back only what may be its beginning."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._held = b""
+
+    def join(self, buffer: bytes | bytearray, size: int) -> tuple[bytes | bytearray, int]:
+        """Put what was held back before the buffer: a copy, only when the last one ended like the text begins."""
+        if not self._held:
+            return buffer, size
+        joined = self._held + buffer[:size]
+        self._held = b""
+        return joined, len(joined)
+
+    def find(self, buffer: bytes | bytearray, at: int, size: int) -> tuple[int, int | None]:
+        """Return where what precedes the text ends, and where what follows it begins, or None if it has not come."""
+        found = buffer.find(self._text, at, size)
+        if found >= 0:
+            return found, found + len(self._text)
+        tail = bytes(buffer[max(at, size - len(self._text) + 1) : size])
+        keep = next((n for n in range(len(tail), 0, -1) if self._text.startswith(tail[-n:])), 0)
+        self._held = tail[len(tail) - keep :]
+        return size - keep, None
+
+
+class StreamDecoder:
+    """The bytes of one stream port: junk, the nonce, data, the nonce, junk."""
+
+    def __init__(self, nonce: bytes) -> None:
+        self._nonce = nonce
+        self._search = _Search(nonce)
+        self.begun = False
+        self.ended = False
+
+    def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[memoryview]:
+        """Yield the data among the first `size` bytes; each view dies at the next feed. To be consumed whole."""
+        buffer, size = self._search.join(buffer, size)
+        at: int | None = 0
+        while at is not None and at < size and not self.ended:
+            end, after = self._search.find(buffer, at, size)
+            if self.begun and end > at:
+                yield memoryview(buffer)[at:end]
+            if after is not None:
+                self.ended = self.begun
+                self.begun = True
+            at = after
+
+
+class Decoder:
+    """The frames of one port. Push bytes with `feed`; it yields events.
+
+    Before the first greeting, and after `greet`, everything is junk up to the greeting that carries the nonce.
+    """
+
+    def __init__(self) -> None:
+        self._nonce = self._greeting = NO_NONCE
+        self._search: _Search | None = None
+        self._junk = False
+        self._control = (
+            bytearray()
+        )  # of a header and its body, at most 24 + the largest of MAX_BODY
+        self._need = _HEADER.size
+
+    def greet(self, nonce: bytes) -> None:
+        """Drop everything until the greeting with this nonce."""
+        self._nonce = self._greeting = nonce
+        self._search = _Search(MAGIC + b"H\0" + nonce)
+        self._junk = True
+
+    def expect(self, nonce: bytes) -> None:
+        """Take answers to the request with this nonce from now on."""
+        self._nonce = nonce
+
+    def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[Event]:
+        """Yield the events in the first `size` bytes. To be consumed whole; views die at the next feed.
+
+        Raises:
+            RemoteProtocolError: the guest broke the protocol; the decoder is of no more use.
+        """
+        if self._search:
+            buffer, size = self._search.join(buffer, size)
+        at = 0
+        while at < size:
+            if self._search:
+                at = yield from self._raw(self._search, buffer, at, size)
+            else:
+                taken = min(self._need - len(self._control), size - at)
+                self._control += memoryview(buffer)[at : at + taken]
+                at += taken
+            if not self._search and len(self._control) == self._need:
+                yield from self._frame()
+
+    def _raw(
+        self, search: _Search, buffer: bytes | bytearray, at: int, size: int
+    ) -> Generator[Event, None, int]:
+        end, after = search.find(buffer, at, size)
+        if end > at and not self._junk:
+            yield Data(memoryview(buffer)[at:end])
+        if after is None:
+            return size
+        self._search = None
+        if self._junk:
+            self._junk = False
+            self._control[:] = MAGIC + b"H\0" + self._greeting
+            self._need = _HEADER.size
+        else:
+            yield End()
+        return after
+
+    def _frame(self) -> Iterator[Event]:
+        magic, kind, stream, nonce, length = _HEADER.unpack_from(self._control)
+        if magic != MAGIC or length > MAX_BODY.get(kind, -1):
+            raise RemoteProtocolError(f"not a frame: {bytes(self._control[:24])!r}")
+        if len(self._control) < _HEADER.size + length:
+            self._need = _HEADER.size + length
+            return
+        body = bytes(self._control[_HEADER.size :])
+        self._control.clear()
+        self._need = _HEADER.size
+        event = parse(kind, stream, body)
+        if self._ours(event, nonce):
+            if isinstance(event, Begin):
+                self._search = _Search(self._nonce)
+            yield event
+
+    def _ours(self, event: Event, nonce: bytes) -> bool:
+        """Tell whether a frame answers the present request; the echo of a greeting sent twice does not matter."""
+        if nonce == (NO_NONCE if isinstance(event, Ready) else self._nonce):
+            return True
+        if isinstance(event, Hello) and nonce == self._greeting:
+            return False
+        raise RemoteProtocolError("an answer to no question of ours")

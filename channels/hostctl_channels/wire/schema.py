@@ -1,0 +1,151 @@
+"""Every byte of the wire, declared once with construct. docs/PROTOCOL.md has the same section numbers.
+
+Host → guest: a printable line that the `read` builtin of a POSIX shell takes, then a counted body.
+Guest → host: a binary header that `printf` emits, then a body, counted or ended by the request's nonce.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from construct import (
+    Adapter,
+    Bytes,
+    Const,
+    Construct,
+    GreedyBytes,
+    Int8ub,
+    Int16ub,
+    Int32ub,
+    NullTerminated,
+    Struct,
+)
+
+__all__ = [
+    "DONE",
+    "ERROR",
+    "EXIT",
+    "HEADER",
+    "HELLO",
+    "LINE",
+    "MAGIC",
+    "MAX_BODY",
+    "MAX_LINE",
+    "MAX_STDIN",
+    "MAX_WORDS",
+    "NO_NONCE",
+    "VERSION",
+]
+
+VERSION: Final = 1
+
+# 1. Limits, each with its reason
+MAX_LINE: Final = 1024  # bytes of words in a line: a shell reads a byte per system call, ~10 us each under emulation
+MAX_WORDS: Final = (
+    1 << 20
+)  # bytes of words in a body: above the 128 KiB Linux takes for one argument, bounded memory
+MAX_STDIN: Final = (
+    1 << 16
+)  # one frame of standard input: the guest holds it whole, and a pipe takes that much
+MAX_BODY: Final = {  # guest → host, by kind: what the agent can say, and a flood cannot make us keep more
+    b"R": 0,
+    b"H": 1024,
+    b"P": 0,
+    b"S": 0,
+    b"B": 0,
+    b"X": 15,
+    b"D": 512,
+    b"E": 1024,
+}
+NONCE_SIZE: Final = (
+    16  # hex digits, 64 random bits: what no file and no earlier request contains by chance
+)
+NO_NONCE: Final = b"0" * NONCE_SIZE
+
+
+# 2. Host → guest: KIND SP NONCE SP LENGTH SP WORDS LF
+class _Decimal(Adapter):  # type: ignore[misc,type-arg]  # construct's stubs leave Adapter generic over Any
+    def _decode(self, obj: bytes, context: object, path: str) -> int:
+        if not re.fullmatch(rb"0|[1-9][0-9]{0,18}", obj):
+            raise ValueError("not a length")
+        return int(obj)
+
+    def _encode(self, obj: int, context: object, path: str) -> bytes:
+        return b"%d" % obj
+
+
+_PIECE = rb"'[^'\n]*'|\\'|\"\$N\""  # quoted text, a quote, a newline
+_WORD = re.compile(rb"(?:%s)+" % _PIECE)
+
+
+class _Words(Adapter):  # type: ignore[misc,type-arg]  # as above
+    r"""Words as a shell writes them: 'text', with ' as '\'' and a newline as '"$N"'. Safe to `eval`, easy to parse."""
+
+    def _encode(self, obj: tuple[bytes, ...], context: object, path: str) -> bytes:
+        return b" ".join(map(quote, obj))
+
+    def _decode(self, obj: bytes, context: object, path: str) -> tuple[bytes, ...]:
+        return unquote(obj)
+
+
+def quote(word: bytes) -> bytes:
+    """Write one word, which holds no NUL, as a shell reads it."""
+    return b"'" + word.replace(b"'", b"'\\''").replace(b"\n", b"'\"$N\"'") + b"'"
+
+
+def unquote(text: bytes) -> tuple[bytes, ...]:
+    """Read words back. Raises ValueError on anything `quote` does not write."""
+    return tuple(b"".join(map(_plain, re.findall(_PIECE, word))) for word in _split(text))
+
+
+def _split(text: bytes) -> list[bytes]:
+    at, words = 0, []
+    while at < len(text):
+        match = _WORD.match(text, at)
+        if match is None or text[match.end() : match.end() + 1] not in (b"", b" "):
+            raise ValueError("not a list of words")
+        words.append(match.group())
+        at = match.end() + 1
+    return words
+
+
+def _plain(piece: bytes) -> bytes:
+    return {b"\\'": b"'", b'"$N"': b"\n"}.get(piece) or piece[1:-1]
+
+
+def _field(term: bytes) -> Construct:  # type: ignore[type-arg]
+    return NullTerminated(GreedyBytes, term=term)
+
+
+LINE: Final = Struct(
+    "kind" / Bytes(1),
+    Const(b" "),
+    "nonce" / Bytes(NONCE_SIZE),
+    Const(b" "),
+    "length" / _Decimal(_field(b" ")),
+    "words" / _Words(_field(b"\n")),
+)
+
+# 3. Guest → host
+MAGIC: Final = b"\x9dH"  # begins no UTF-8 text and no shell output
+
+HEADER: Final = Struct(
+    "magic" / Const(MAGIC),
+    "kind" / Bytes(1),
+    "stream" / Int8ub,
+    "nonce" / Bytes(NONCE_SIZE),
+    "length" / Int32ub,
+)
+
+HELLO: Final = Struct("version" / Int8ub, "features" / GreedyBytes)
+EXIT: Final = Struct(
+    "code" / Int8ub,
+    "signal" / Int8ub,
+    "flags" / Int8ub,  # 1 timed out, 2 times are known
+    "user_ms" / Int32ub,
+    "system_ms" / Int32ub,
+    "max_rss_kib" / Int32ub,  # 0: unknown
+)
+DONE: Final = Struct("facts" / GreedyBytes)  # name=value words; see messages.Done
+ERROR: Final = Struct("errno" / Int16ub, "text" / GreedyBytes)
