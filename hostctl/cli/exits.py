@@ -62,6 +62,7 @@ def _is_unknown_name(error: BaseException) -> bool:
 def _exit_of_exec(error: BaseException) -> Exit:
     if isinstance(error, UsageError):
         return Exit.OURS
-    from hostctl import errors
+    from hostctl_channels.errors import Refused, SpawnFailed
 
-    return Exit.REFUSED if isinstance(error, errors.Refused) else Exit.OURS
+    refused = isinstance(error, Refused | SpawnFailed)
+    return Exit.REFUSED if refused else Exit.OURS

@@ -33,10 +33,14 @@ def parse_memory_mib(text: str) -> int:
     Raises:
         ValueError: not a size, less than 1 MiB, or not a whole number of MiB.
     """
-    size = parse_size(f"{text}M" if text.strip().isdecimal() else text)
+    wrong = ValueError(f'"{text}" is not a whole number of MiB; write it like 256M or 2G')
+    try:
+        size = parse_size(f"{text}M" if text.strip().isdecimal() else text)
+    except ValueError:
+        raise wrong from None
     mib, rest = divmod(size, 2**20)
     if rest or not mib:
-        raise ValueError(f'"{text}" is not a whole number of MiB; write it like 256M or 2G')
+        raise wrong
     return mib
 
 
@@ -72,7 +76,9 @@ def show_duration(seconds: float) -> str:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    for big, small, step in (("m", "s", 60), ("h", "m", 3600)):
-        if seconds < step * 60:
-            return f"{int(seconds // step)}{big} {int(seconds % step // (step // 60))}{small}"
-    return f"{int(seconds // 86400)}d {int(seconds % 86400 // 3600)}h"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600}h"

@@ -1,0 +1,1 @@
+"""The command line: parsing, looks, exit codes, start-up, and the real thing on a real machine."""

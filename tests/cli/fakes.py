@@ -1,0 +1,216 @@
+"""Machines that only remember what was asked of them, for tests of the command line."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+import pytest
+
+from hostctl.backends.interface import MachineSpec, Nic, Snapshot
+from hostctl.cli import opening
+from hostctl.controller import Controller
+from hostctl.errors import MachineExists, MachineNotFound
+from hostctl.lifecycle import MachineState
+from hostctl.machine import MachineReport
+from hostctl_channels.interface import ExitStatus, FileInfo
+
+SNAPSHOT = Snapshot("base", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 97 * 2**20)
+
+
+class FakeProcess:
+    """A command with a prepared output and end."""
+
+    def __init__(self, output: Sequence[tuple[int, bytes]], status: ExitStatus) -> None:
+        self._output = list(output)
+        self._status = status
+        self.received = bytearray()
+        self.stdin_closed = False
+        self.signals: list[str] = []
+
+    async def read(self) -> tuple[int, bytes] | None:
+        return self._output.pop(0) if self._output else None
+
+    async def write(self, data: bytes) -> None:
+        self.received += data
+
+    async def close_stdin(self) -> None:
+        self.stdin_closed = True
+
+    async def signal(self, name: str) -> None:
+        self.signals.append(name)
+
+    async def wait(self) -> ExitStatus:
+        return self._status
+
+
+@dataclass
+class FakeMachine:
+    """Follows orders, keeps files in a dict, and raises `error` instead when there is one."""
+
+    spec: MachineSpec
+    current: MachineState = MachineState.STOPPED
+    error: Exception | None = None
+    process: FakeProcess = field(default_factory=lambda: FakeProcess((), ExitStatus(0)))
+    files: dict[bytes, bytes] = field(default_factory=dict)
+    folders: set[bytes] = field(default_factory=set)
+    info: FileInfo | None = None
+    calls: list[tuple[str, object]] = field(default_factory=list)
+    nics: tuple[Nic, ...] | None = ()
+    guest_nics: tuple[str, ...] | None = ("lo",)
+    console_log: Path = Path("/nowhere/console.log")
+    console_socket: Path = Path("/nowhere/console.sock")
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    async def state(self) -> MachineState:
+        return self.current
+
+    def uptime_s(self) -> float | None:
+        return 83.5 if self.current is MachineState.RUNNING else None
+
+    async def start(self, **how: object) -> None:
+        self._note("start", how, MachineState.RUNNING)
+
+    async def stop(self, **how: object) -> None:
+        self._note("stop", how, MachineState.STOPPED)
+
+    async def pause(self) -> None:
+        self._note("pause", None, MachineState.PAUSED)
+
+    async def resume(self) -> None:
+        self._note("resume", None, MachineState.RUNNING)
+
+    async def reset(self, **how: object) -> None:
+        self._note("reset", how)
+
+    async def delete(self, **how: object) -> None:
+        self._note("delete", how)
+
+    async def wait(self, goal: object, timeout_s: float) -> None:
+        self._note("wait", (goal, timeout_s))
+
+    async def save_snapshot(self, tag: str) -> None:
+        self._note("save", tag)
+
+    async def restore_snapshot(self, tag: str) -> None:
+        self._note("restore", tag)
+
+    async def delete_snapshot(self, tag: str) -> None:
+        self._note("delete snapshot", tag)
+
+    async def list_snapshots(self) -> tuple[Snapshot, ...]:
+        return (SNAPSHOT,)
+
+    async def describe(self) -> MachineReport:
+        running = self.current is MachineState.RUNNING
+        return MachineReport(
+            name=self.name,
+            state=self.current,
+            pid=4711 if running else None,
+            uptime_s=self.uptime_s(),
+            accel="tcg" if running else None,
+            accel_reason="no /dev/kvm" if running else None,
+            run_state="running" if running else None,
+            image=self.spec.image,
+            memory_mib=self.spec.memory_mib,
+            cpus=self.spec.cpus,
+            disks=(),
+            nics=self.nics,
+            guest_nics=self.guest_nics,
+            channel="agent",
+            capabilities=("signal", "stdin"),
+            snapshots=(SNAPSHOT,),
+            directory=Path("/nowhere"),
+            console_log=self.console_log,
+        )
+
+    @contextlib.asynccontextmanager
+    async def spawn(self, *argv: bytes, **how: object) -> AsyncIterator[FakeProcess]:
+        self._note("spawn", (argv, how))
+        yield self.process
+
+    async def put(
+        self, source: BinaryIO, path: bytes, *, progress: Callable[[int], None], **how: object
+    ) -> FileInfo:
+        from hostctl_channels.errors import TransferFailed
+
+        self._note("put", (path, how))
+        if path in self.folders:
+            raise TransferFailed(21, f"put {os.fsdecode(path)}: is a directory", path=path)
+        self.files[path] = source.read()
+        progress(len(self.files[path]))
+        return self.info or FileInfo(len(self.files[path]))
+
+    async def get(
+        self,
+        path: bytes,
+        sink: str | BinaryIO,
+        *,
+        progress: Callable[[int], None],
+        **how: object,
+    ) -> FileInfo:
+        from hostctl_channels.errors import TransferFailed
+
+        self._note("get", (path, how))
+        if path in self.folders:
+            raise TransferFailed(21, f"get {os.fsdecode(path)}: is a directory", path=path)
+        if path not in self.files:
+            raise TransferFailed(2, f"get {os.fsdecode(path)}: no such file", path=path)
+        if isinstance(sink, str):
+            Path(sink).write_bytes(self.files[path])
+        else:
+            sink.write(self.files[path])
+        return self.info or FileInfo(len(self.files[path]))
+
+    def _note(self, what: str, how: object, after: MachineState | None = None) -> None:
+        self.calls.append((what, how))
+        if self.error is not None:
+            raise self.error
+        self.current = after or self.current
+
+
+class FakeController:
+    """Hands out fake machines."""
+
+    def __init__(self, *names: str) -> None:
+        self.all = {name: FakeMachine(MachineSpec(name, image="tiny")) for name in names}
+
+    async def __aenter__(self) -> "FakeController":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    async def create(self, spec: MachineSpec) -> FakeMachine:
+        if spec.name in self.all:
+            raise MachineExists(spec.name)
+        return self.all.setdefault(spec.name, FakeMachine(spec))
+
+    def machine(self, name: str) -> FakeMachine:
+        if name not in self.all:
+            raise MachineNotFound(name)
+        return self.all[name]
+
+    def machines(self) -> tuple[FakeMachine, ...]:
+        return tuple(self.all[name] for name in sorted(self.all))
+
+
+@contextmanager
+def installed(controller: FakeController) -> Iterator[FakeController]:
+    """Make every command meet this controller."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "open_controller", lambda: cast(Controller, controller))
+        yield controller
