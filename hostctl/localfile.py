@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -44,6 +41,9 @@ def sized(source: str | os.PathLike[str] | BinaryIO | bytes) -> Iterator[tuple[B
         source.seek(start)
         yield source, end - start
     else:
+        import shutil  # here, for they are slow to import and seldom used
+        import tempfile
+
         with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
             shutil.copyfileobj(source, spool)
             size_bytes = spool.tell()
@@ -74,7 +74,7 @@ def replacing(destination: str | os.PathLike[str] | BinaryIO) -> Iterator[Binary
         return
     if mode is not None and stat.S_ISDIR(mode):
         raise IsADirectoryError(f"{target} is a directory")
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.part")
     with open(temporary, "xb", buffering=0) as file:
         try:
             yield cast(BinaryIO, file)

@@ -500,8 +500,7 @@ class Machine:
             )
         else:
             what, hint = "it ended before its agent answered", f"see {self._files.console_log}"
-        last = (console or stderr).splitlines()[-1:]
-        said = f"; its console ends with: {last[0]}" if last else "; its console is empty"
+        said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
         return BootFailed(
             f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
         )
@@ -564,3 +563,9 @@ class Machine:
             logger.info("machine %s: its guest does not answer: %s", self.name, err)
             return None, None
         return nics, capabilities
+
+
+def _telling(console: str) -> str:
+    """Return the line that says most: a panic, before the trace that follows it; else the last."""
+    lines = console.splitlines()
+    return next((line for line in lines if "Kernel panic" in line), lines[-1])

@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +44,8 @@ def find_tool(name: str) -> str:
     Raises:
         ToolMissing: it is not on PATH; the hint names Debian's package.
     """
+    import shutil  # here, for it is slow to import
+
     path = shutil.which(name)
     if path is None:
         package = PACKAGES.get(name)
@@ -95,7 +96,8 @@ async def running(argv: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Proce
 def spawn_detached(argv: Sequence[str], stderr: Path) -> int:
     """Start a program that outlives us, in a session of its own, and return its pid.
 
-    It has no stdin, no terminal and none of our descriptors (Python's are close-on-exec).
+    It has no stdin, no terminal and none of our descriptors: Python's are close-on-exec, and those
+    that our own caller left us are closed, or a shell's pipe would stay open as long as it.
     posix_spawn rather than subprocess: no Popen object that would have to live as long as it.
     """
     path = find_tool(argv[0])
@@ -104,6 +106,7 @@ def spawn_detached(argv: Sequence[str], stderr: Path) -> int:
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(stderr), fresh, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
     ]
     pid = os.posix_spawn(path, list(argv), os.environ, file_actions=actions, setsid=True)
     logger.debug("spawned %s as process %d", argv, pid)
@@ -114,3 +117,10 @@ def reap(pid: int) -> None:
     """Collect `pid` if it is a dead child of ours; without this it would stay a zombie."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+
+
+def _inherited() -> Iterator[int]:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own, closed by now
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                yield int(name)

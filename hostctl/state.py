@@ -16,10 +16,7 @@ import fcntl
 import json
 import logging
 import os
-import secrets
-import shutil
 import stat
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +31,7 @@ __all__ = [
     "MachineFiles",
     "locked",
     "read_json",
+    "remove_tree",
     "tail",
     "write_atomic",
     "write_json",
@@ -199,7 +197,7 @@ class Home:
             final = self.files(name)
             if final.directory.exists():
                 raise MachineExists(name)
-            new = self.machines / f".new-{secrets.token_hex(4)}"
+            new = self.machines / f".new-{_random()}"
             new.mkdir(mode=0o700)
             try:
                 yield MachineFiles(name, new, final.runtime)
@@ -207,17 +205,17 @@ class Home:
                 new.rename(final.directory)
                 _sync_directory(self.machines)
             finally:
-                shutil.rmtree(new, ignore_errors=True)
+                remove_tree(new)
 
     async def remove(self, files: MachineFiles, timeout_s: float = 30) -> None:
         """Remove a machine that has no process: gone by one rename, then freed."""
         async with locked(
             self.state / "lock", f"state directory {self.state}", "delete", timeout_s
         ):
-            gone = self.machines / f".gone-{secrets.token_hex(4)}"
+            gone = self.machines / f".gone-{_random()}"
             with contextlib.suppress(FileNotFoundError):
                 files.directory.rename(gone)
-            shutil.rmtree(files.runtime, ignore_errors=True)
+            remove_tree(files.runtime)
             self.sweep()
 
     def sweep(self) -> None:
@@ -225,7 +223,7 @@ class Home:
         for entry in os.listdir(self.machines):
             if entry.startswith((".new-", ".gone-")):
                 logger.info("removing leftover %s", self.machines / entry)
-                shutil.rmtree(self.machines / entry, ignore_errors=True)
+                remove_tree(self.machines / entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,17 +287,16 @@ async def locked(path: Path, what: str, doing: str, timeout_s: float) -> AsyncIt
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace `path` by `data`: one sees the old content or the new, also after a power cut."""
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}{TEMPORARY}", dir=path.parent)
+    temporary = path.with_name(f".{path.name}{TEMPORARY}{_random()}")
     try:
-        with open(fd, "wb") as file:
+        with open(temporary, "xb", opener=_private) as file:
             file.write(data)
             file.flush()
             if durable:
-                os.fsync(fd)
-        os.rename(temporary, path)
+                os.fsync(file.fileno())
+        temporary.rename(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     if durable:
         _sync_directory(path.parent)
@@ -327,6 +324,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(data, dict):
         raise BackendError(f"{path} is damaged: not an object", hint="delete the machine")
     return data
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all it holds; what cannot be removed stays, for the next sweep."""
+    import shutil  # here, for it is slow to import and seldom used
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def tail(path: Path, lines: int) -> str:
@@ -373,7 +377,7 @@ def _default_runtime(environ: Mapping[str, str]) -> Path:
     login = Path(f"/run/user/{os.getuid()}")
     if os.access(login, os.W_OK):
         return login / "hostctl"
-    return Path(tempfile.gettempdir()) / f"hostctl-{os.getuid()}"
+    return Path(environ.get("TMPDIR") or "/tmp") / f"hostctl-{os.getuid()}"
 
 
 def _private_directory(path: Path) -> None:
@@ -387,6 +391,14 @@ def _private_directory(path: Path) -> None:
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         path.chmod(0o700)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _random() -> str:
+    return os.urandom(4).hex()
 
 
 def _sync_directory(path: Path) -> None:

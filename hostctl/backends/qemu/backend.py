@@ -9,8 +9,7 @@ power-off, quit, SIGTERM) and cannot when it is killed or aborts.
 from __future__ import annotations
 
 import logging
-import secrets
-import shutil
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,10 +26,8 @@ from ...errors import (
     SnapshotNotFound,
 )
 from ...lifecycle import MachineState
-from ...state import MachineFiles, read_json, tail, write_json
+from ...state import MachineFiles, read_json, remove_tree, tail, write_json
 from ..interface import BackendReport, Capabilities, MachineSpec, Progress, Snapshot
-from . import accel as accelerators
-from .argv import Launch, argv, run_name
 from .process import ProcessId, find_by_argument
 
 if TYPE_CHECKING:
@@ -38,8 +35,8 @@ if TYPE_CHECKING:
 
     from .monitor import Monitor
 
-# monitor and snapshot import qemu.qmp, 80 ms of CPU that `hostctl exec` has no use for: they are
-# imported where they are used.
+# What only a start, a snapshot or a look inside needs is imported there: qemu.qmp alone is 80 ms of
+# CPU, for which `hostctl exec` has no use.
 
 __all__ = ["QemuBackend"]
 
@@ -47,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
 QUIT_S = 3.0  # QEMU's answer to quit and to SIGTERM: it flushes its disks
-LAST_LINES = 12
+LAST_LINES = 60  # a panic and its trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +64,8 @@ class Run:
         if self.has_crashed:
             return None
         if self.pid is None:
+            from .argv import run_name
+
             return find_by_argument(run_name(name, self.run_id))
         assert self.start_ticks is not None
         assert self.boot_id is not None
@@ -129,12 +128,15 @@ class QemuBackend:
         frozen: bool = False,
         progress: Progress | None = None,
     ) -> None:
+        from .accel import choose
+        from .argv import Launch, argv
+
         self._check_boot_files()
-        choice = await accelerators.choose(self._spec, self._files, progress)
+        choice = await choose(self._spec, self._files, progress)
         self._forget()
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         launch = Launch(
-            run_id=secrets.token_hex(8),
+            run_id=os.urandom(8).hex(),
             accel=choice.accel,
             ports=PORTS,
             kernel=self._spec.kernel,
@@ -326,7 +328,7 @@ class QemuBackend:
         self._clear_runtime()
 
     def _clear_runtime(self) -> None:
-        shutil.rmtree(self._files.runtime, ignore_errors=True)
+        remove_tree(self._files.runtime)
 
     def _check_boot_files(self) -> None:
         for path in (self._spec.kernel, self._spec.initrd, *(d.base for d in self._spec.disks)):
