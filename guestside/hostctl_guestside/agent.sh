@@ -15,7 +15,7 @@ N='
 
 # frame KIND STREAM LENGTH [FORMAT [ARGUMENT]]: a header and its body (LENGTH < 65536) in one write
 frame() {
-	printf "\\235H$1\\00$2$n\\0\\0\\$(($3 >> 14))$(($3 >> 11 & 7))$(($3 >> 8 & 7))\\$(($3 >> 6 & 3))$(($3 >> 3 & 7))$(($3 & 7))${4-}" "${5-}"
+	printf "\\235H$1\\00$2$n\\0\\0\\$(($3 >> 14))$(($3 >> 11 & 7))$(($3 >> 8 & 7))\\$(($3 >> 6 & 3))$(($3 >> 3 & 7))$(($3 & 7))${4-}" ${5+"$5"}
 }
 done_() { frame D 0 0; }
 
@@ -117,8 +117,10 @@ nap() {
 
 perform() {
 	[ -z "$usage" ] || { clock && u0=$u v0=$v; }
-	[ -z "$limit" ] || { watch </dev/null >/dev/null 4>&- 5>&- & }
-	dog=${!-}
+	if [ "$limit" ]; then
+		watch </dev/null >/dev/null 4>&- 5>&- &
+		dog=$!
+	fi
 	child "$@"
 	rc=$? sig=0 flags=0 b='\0\0\0\0\0\0\0\0'
 	[ $rc -le 128 ] || died $((rc - 128))
@@ -192,19 +194,17 @@ survey() {
 row() { all="$all $1:$3:$5:${21}"; }
 
 # slay SIGNAL WORKER: signal what WORKER runs: the command, its descendants, and the orphans of its session that
-# are no older than the command; never what an earlier command left behind.
+# are no older than the command; never what an earlier command left behind. KILL goes on until none is left.
 slay() {
 	job= since= pass=0
 	[ ! -s "$run/$id.job" ] || read -r job <"$run/$id.job"
-	while [ $((pass += 1)) -lt 9 ]; do
-		survey
-		hit=" $job "
-		[ "$job" ] || for s in $all; do case $s in *:"$2":*:*) hit="$hit${s%%:*} " ;; esac done
-		for s in $all; do case $hit in *" ${s%%:*} "*) since=${since:-${s##*:}} ;; esac done
-		[ "$since" ] || return
-		grow "$2"
-		kill -s "$1" $hit && [ "$1" = KILL ] || return
-	done
+	survey
+	hit=" $job "
+	[ "$job" ] || for s in $all; do case $s in *:"$2":*:*) hit="$hit${s%%:*} " ;; esac done
+	for s in $all; do case $hit in *" ${s%%:*} "*) since=${since:-${s##*:}} ;; esac done
+	[ "$since" ] || return
+	while grow "$2" && kill -s "$1" $hit && [ "$1" = KILL ] && [ $((pass += 1)) -lt 9 ]; do survey; done
+	return 0
 }
 grow() { # WORKER: add to $hit until nothing is missing
 	for s in $all; do
@@ -218,12 +218,15 @@ grow() { # WORKER: add to $hit until nothing is missing
 		grow "$1"
 		return
 	done
+	return 0
 }
 
-worker() { # ID → $boss: the pid of its worker, if our supervisor has it
-	case $1 in "$id" | *[!0-9]*) false ;; esac &&
-		read -r boss <"$run/$1.pid" && read -r t <"/proc/$boss/stat" && set -- ${t##*) } && [ "$2" = "$super" ] && return
+worker() { # ID → $boss: the pid of its worker, if it is still the same process
+	case $1 in "$id" | *[!0-9]*) false ;; esac && read -r boss born <"$run/$1.pid" && birthday "$boss" && [ $born = $b ] && return
 	oops 3 "no worker on port $1" && false
+}
+birthday() { # PID → $b: when it started, in ticks
+	read -r t <"/proc/$1/stat" && set -- ${t##*) } && b=${20}
 }
 
 strike() { # ID SIGNAL; 0 asks whether the worker lives
@@ -239,7 +242,6 @@ restart() { # ID: end its worker with all it runs
 	need signal && worker "$1" || return
 	(: >"$run/$1.job" && id=$1 && slay KILL "$boss")
 	kill -s KILL "$boss"
-	kill -s USR1 "$super"
 	done_
 }
 
@@ -316,7 +318,7 @@ request() {
 	R) restart "$@" ;;
 	C) ! need date || if date -u -s "@$1" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
 	F) if take "$l" of=/dev/urandom 2>"$log"; then done_; else fail entropy; fi ;;
-	S) [ $super = 0 ] || kill -s USR1 $super && done_ ;;
+	S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
 	V) ;;
 	*) oops 38 "unknown request $k" ;;
 	esac
@@ -335,12 +337,12 @@ serve() {
 	return 0
 }
 
-attend() { # ID DEVICE: serve one port for ever. With no host the ready frame blocks: no polling.
+attend() { # ID DEVICE: serve one port while it and the agent are there. With no host, the ready frame blocks.
 	id=$1 log=$run/$1.log
 	exec 2>>"$log"
-	read -r self s </proc/self/stat && echo "$self" >"$run/$1.pid"
+	read -r self s </proc/self/stat && birthday self && echo "$self $b" >"$run/$1.pid"
 	for s in job sig late; do : >"$run/$1.$s"; done
-	while [ -e "$2" ] && { [ $super = 0 ] || kill -0 $super; }; do
+	while [ -e "$2" ] && kill -0 $super; do
 		serve <>"$2" >&0 || sleep 1
 		[ ! -c "$2" ] || [ "${2#*tty}" = "$2" ] || sleep 1
 	done
@@ -366,46 +368,50 @@ links() { # without udev the ports get their names from us
 	done 2>/dev/null
 }
 
-scan() {
-	set +f
-	ports=${HOSTCTL_PORTS:-/dev/virtio-ports}
-	[ -d "$ports" ] || links
-	for s in "$ports"/org.hostctl.*; do
-		t=${s##*/org.hostctl.}
-		case $t in *[!0-9]*) continue ;; esac
-		eval "p=\${pid$t-}"
-		[ "$p" ] && kill -0 "$p" 2>/dev/null && continue
-		start "$t" "$s" &
-		eval "pid$t=$!"
-	done
-	set -f
+# Workers and their guards run in a pipeline: what a shell starts with & ignores SIGINT, and so would every command.
+guard() { # ID DEVICE
+	while [ -e "$2" ] && kill -0 $super 2>/dev/null; do (start "$@"); done
 }
-
-start() { # a session of its own: so a command's orphans can be found
+start() { # in a session of its own, so that a command's orphans can be found
 	if has setsid && [ -f "$0" ]; then exec setsid ${HOSTCTL_SH:-sh} "$0" "$@" $super "$run" "$ports" "$features"; fi
-	set -f
 	attend "$@"
 }
 
-leave() {
-	set +f
-	for s in "$run"/*.pid; do read -r t <"$s" && kill "$t"; done 2>/dev/null
+supervise() { # start a guard for each new port, look for more every two seconds or on USR1, clean up after the agent
+	trap : USR1
+	read -r s t </proc/self/stat && echo "$s" >"$run/super"
+	while kill -0 $super 2>/dev/null; do
+		ports=${HOSTCTL_PORTS:-/dev/virtio-ports} new=
+		set +f
+		[ -d "$ports" ] || links
+		for s in "$ports"/org.hostctl.*; do
+			t=${s##*/org.hostctl.}
+			case $t in *[!0-9]*) continue ;; esac
+			case "$known " in *" $t "*) continue ;; esac
+			known="$known $t" new="${new}guard $t $s | "
+		done
+		set -f
+		[ -z "$new" ] || {
+			eval "$new supervise"
+			return
+		}
+		nap 2
+	done
+	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null
 	rm -rf "$run"
-	exit
 }
 
 umask 022
+super=$$
 case $# in
 6) super=$3 run=$4 ports=$5 features=$6 && attend "$1" "$2" ;;
 0)
-	super=$$
 	probe
-	trap leave TERM INT
-	trap : USR1
-	while scan; do nap 2; done
+	known=
+	supervise
 	;;
 *)
-	super=0 ports=${HOSTCTL_PORTS:-/dev/virtio-ports}
+	ports=${HOSTCTL_PORTS:-/dev/virtio-ports}
 	probe
 	if [ "$1" != - ]; then attend 0 "$1"; else
 		id=0 log=$run/0.log self=$$
