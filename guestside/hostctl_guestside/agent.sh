@@ -1,11 +1,10 @@
 #!/bin/sh
-# hostctl guest agent: runs commands and moves files for the host, over virtio-serial ports or a tty.
-# The wire is docs/PROTOCOL.md; agent.md says how to read this file. Needs sh, dd, printf; the rest is probed.
+# hostctl guest agent, protocol 1: docs/PROTOCOL.md; agent.md explains this file. Needs sh, dd, printf; probes the rest.
 #   agent.sh          serve every org.hostctl.N virtio port, and new ones as they appear
 #   agent.sh -        serve standard input and output
 #   agent.sh DEVICE   serve one tty or port
 # A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
-# shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163 # b= c=, a && b || c, eval'd, printf as codec, word lists
+# shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163
 set -fu
 lc=${LC_ALL-}
 LC_ALL=C
@@ -29,17 +28,17 @@ fail() { # WHAT: an error from what a tool said in $log
 	t=
 	while read -r m; do case $m in *records\ * | *bytes*copied*) ;; *?) t="$t${t:+ }$m" ;; esac done <"$log"
 	: >"$log"
+	e=5
 	case $t in
-	*'not permitted') e=1 ;;
-	*'No such file or directory') e=2 ;;
-	*'ermission denied') e=13 ;;
+	*permitted) e=1 ;;
+	*'such file or directory') e=2 ;;
+	*denied) e=13 ;;
 	*'Not a directory') e=20 ;;
 	*'s a directory') e=21 ;;
-	*'No space left on device') e=28 ;;
+	*'left on device') e=28 ;;
 	*'Read-only file system') e=30 ;;
-	*'ame too long') e=36 ;;
-	*'quota exceeded') e=122 ;;
-	*) e=5 ;;
+	*'too long') e=36 ;;
+	*exceeded) e=122 ;;
 	esac
 	oops $e "$1: ${t:-failed}"
 }
@@ -62,7 +61,7 @@ feed() {
 	while IFS=' ' read -r k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
-# child COUNT [NAME=VALUE…] ARGV…: the one fork. All shells but mksh tell of a death by signal in the foreground.
+# The one fork. All shells but mksh tell of a death by signal in the foreground.
 child() {
 	if [ "${KSH_VERSION-}" ]; then
 		set -m
@@ -85,7 +84,7 @@ birth() {
 	exec "$@" 4>&- 5>&-
 }
 
-clock() { # → $u $v: milliseconds of user and system time of dead children
+clock() { # → $u $v: milliseconds of CPU time of dead children
 	times >"$run/$id.t"
 	{ read -r s && read -r u v; } <"$run/$id.t"
 	msec "$u" && u=$b && msec "$v" && v=$b
@@ -100,7 +99,7 @@ u32() { # NUMBER → $b: printf escapes of four bytes
 	for s in 24 16 8 0; do b="$b\\$(($1 >> s + 6 & 3))$(($1 >> s + 3 & 7))$(($1 >> s & 7))"; done
 }
 
-# Stop the command after $limit seconds, and for good two seconds later.
+# TERM after $limit seconds, KILL two later
 watch() {
 	trap 'kill $s; exit' TERM
 	nap "$limit"
@@ -144,7 +143,7 @@ perform() {
 	frame X 0 15 "\\$((rc >> 6))$((rc >> 3 & 7))$((rc & 7))\\0$((sig >> 3 & 7))$((sig & 7))\\00$flags$b\\0\\0\\0\\0"
 }
 
-# died SIGNAL: 128+n is a signal if the shell said so in $log or if we sent it, else the command's own status
+# 128+n is a signal if the shell said so in $log or if we sent it, else the command's own status
 died() {
 	if [ -s "$run/$id.sig" ]; then
 		read -r s <"$run/$id.sig"
@@ -193,8 +192,8 @@ survey() {
 }
 row() { all="$all $1:$3:$5:${21}"; }
 
-# slay SIGNAL WORKER: signal what WORKER runs: the command, its descendants, and the orphans of its session that
-# are no older than the command; never what an earlier command left behind. KILL goes on until none is left.
+# slay SIGNAL WORKER: signal the command, its descendants and the orphans of the session no older than it, never
+# what an earlier command left behind. KILL goes on until none is left.
 slay() {
 	job= since= pass=0
 	[ ! -s "$run/$id.job" ] || read -r job <"$run/$id.job"
@@ -229,7 +228,7 @@ birthday() { # PID → $b: when it started, in ticks
 	read -r t <"/proc/$1/stat" && set -- ${t##*) } && b=${20}
 }
 
-strike() { # ID SIGNAL; 0 asks whether the worker lives
+strike() { # ID SIGNAL, or 0: does its worker live?
 	need signal && worker "$1" || return
 	[ "$2" = 0 ] || {
 		echo "$2" >"$run/$1.sig"
@@ -246,27 +245,16 @@ restart() { # ID: end its worker with all it runs
 }
 
 put() { # PATH UMASK CHMOD MTIME OWNER VERIFY; then LENGTH bytes and a line V with the digest or nothing
-	case $1 in */*) part=${1%/*}/ ;; *) part=./ ;; esac
-	s=0
-	if [ -d "$1" ]; then s=21 t="is a directory"; elif [ ! -d "$part" ]; then s=2 t="no such folder"; fi
-	if [ $s != 0 ]; then
-		oops $s "$1: $t"
-		pour "$l" of=/dev/null 2>/dev/null
-		return
-	fi
-	part=$part.hostctl-$n
-	umask "$2"
-	pour "$l" of="$part" 2>"$log" && s=0 || s=1
-	umask 022
-	if [ $s = 1 ]; then
-		remainder
+	part=${1%/*}/.hostctl-$n left=$l
+	if [ -d "$1" ]; then oops 21 "$1: is a directory"; elif [ ! -d "${1%/*}/" ]; then oops 2 "$1: no such folder"; else
+		umask "$2"
+		pour "$l" of="$part" 2>"$log" && left= || remainder
+		umask 022
+		[ -z "$left" ] && finish "$@" 2>"$log" && mv -f "$part" "$1" 2>"$log" && done_ && return
 		fail "$1"
-		pour "$left" of=/dev/null 2>/dev/null
-	elif finish "$@" 2>"$log" && mv -f "$part" "$1" 2>"$log"; then
-		done_
-		return
-	else fail "$1"; fi
-	rm -f "$part"
+		rm -f "$part"
+	fi
+	[ -z "$left" ] || pour "$left" of=/dev/null 2>/dev/null
 }
 
 finish() {
@@ -337,7 +325,7 @@ serve() {
 	return 0
 }
 
-attend() { # ID DEVICE: serve one port while it and the agent are there. With no host, the ready frame blocks.
+attend() { # ID DEVICE: serve one port while it and the agent are there; with no host, the ready frame blocks
 	id=$1 log=$run/$1.log
 	exec 2>>"$log"
 	read -r self s </proc/self/stat && birthday self && echo "$self $b" >"$run/$1.pid"
@@ -357,27 +345,27 @@ probe() {
 		run=$run/hostctl.$$
 		! (umask 077 && mkdir "$run") 2>/dev/null || return 0
 	done
-	echo 'hostctl agent: no folder to work in' >&2
+	echo 'no folder to work in' >&2
 	exit 1
 }
 
-links() { # without udev the ports get their names from us
+links() { # no udev: name the ports
 	ports=$run
 	for s in /sys/class/virtio-ports/*; do
 		read -r t <"$s/name" && case $t in org.hostctl.*) [ -e "$ports/$t" ] || ln -s "/dev/${s##*/}" "$ports/$t" ;; esac
 	done 2>/dev/null
 }
 
-# Workers and their guards run in a pipeline: what a shell starts with & ignores SIGINT, and so would every command.
+# Guards run in a pipeline: what starts with & ignores SIGINT, and so would every command.
 guard() { # ID DEVICE
 	while [ -e "$2" ] && kill -0 $super 2>/dev/null; do (start "$@"); done
 }
-start() { # in a session of its own, so that a command's orphans can be found
+start() { # in a session of its own: that is how orphans are found
 	if has setsid && [ -f "$0" ]; then exec setsid ${HOSTCTL_SH:-sh} "$0" "$@" $super "$run" "$ports" "$features"; fi
 	attend "$@"
 }
 
-supervise() { # start a guard for each new port, look for more every two seconds or on USR1, clean up after the agent
+supervise() { # a guard for each new port; look every two seconds or on USR1; clean up at the end
 	trap : USR1
 	read -r s t </proc/self/stat && echo "$s" >"$run/super"
 	while kill -0 $super 2>/dev/null; do
