@@ -56,7 +56,10 @@ _FEATURES: Final = {
 
 
 class AgentChannel:
-    """See interface.Channel. `pulse` tells of the guest's time; `ports` are shared with other processes."""
+    """See interface.Channel.
+
+    `pulse` tells of the guest's time; `ports` are shared with other processes.
+    """
 
     def __init__(self, ports: PortPool, pulse: Pulse) -> None:
         self._ports = ports
@@ -172,7 +175,10 @@ class AgentChannel:
     async def _begin(
         self, port: Port, stack: AsyncExitStack, command: Command, stdin: bool
     ) -> AgentProcess:
-        """Start the command; a stream port that somebody in the guest still holds is passed over."""
+        """Start the command.
+
+        A stream port that somebody in the guest still holds is passed over.
+        """
         for attempt in range(len(STREAM)):
             streams = await stack.enter_async_context(self._streams())
             process = await self._request(port, streams, command, stdin)
@@ -287,7 +293,10 @@ class AgentChannel:
     async def _port(
         self, timeout_s: float = _PORT_S, names: Collection[str] = WORK
     ) -> AsyncIterator[Port]:
-        """Hold a port whose agent answers. It is kept for a moment if its conversation is in order afterwards."""
+        """Hold a port whose agent answers.
+
+        It is kept for a moment if its conversation is in order afterwards.
+        """
         port = await self._take(names, timeout_s)
         try:
             yield port

@@ -15,7 +15,9 @@ _LOOK_S = 0.2  # how often the pulse is asked: two stat calls
 
 
 class Deadline:
-    """An async context. `limit_s` counts only while the machine runs; None waits for ever, for the pulse's sake.
+    """An async context.
+
+    `limit_s` counts only while the machine runs; None waits for ever, for the pulse's sake.
 
     Raises on leaving:
         ChannelTimeout: the limit passed.

@@ -3,7 +3,8 @@
 HostctlError
 ├── ChannelError
 │   ├── ChannelClosed       the far end of the line is gone: QEMU ended, the port was removed
-│   ├── ChannelReset        the guest's timeline was cut under a request: restore, reset, agent restarted
+│   ├── ChannelReset        the guest's timeline was cut under a request: restore, reset, agent
+restarted
 │   ├── ChannelTimeout      no answer in time; also a TimeoutError
 │   └── PortsBusy           every port of a kind is taken; also a TimeoutError
 ├── ProtocolError
@@ -49,7 +50,10 @@ __all__ = [
 
 
 class HostctlError(Exception):
-    """Root of all errors. `str(error)` is one lower-case line; `hint` says what to do next, if anything can be done."""
+    """Root of all errors.
+
+    `str(error)` is one lower-case line; `hint` says what to do next, if anything can be done.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -69,7 +73,10 @@ class ChannelClosed(ChannelError):
 
 
 class ChannelReset(ChannelError):
-    """The guest's timeline was cut while a request was under way; what it did is unknown. The next request works."""
+    """The guest's timeline was cut while a request was under way.
+
+    What it did is unknown. The next request works.
+    """
 
 
 class ChannelTimeout(ChannelError, TimeoutError):
@@ -105,7 +112,10 @@ class CommandFailed(GuestError):
 
 
 class RequestFailed(GuestError, OSError):
-    """A request failed in the guest. `errno` is the guest's, 5 (EIO) where its tools told no better."""
+    """A request failed in the guest.
+
+    `errno` is the guest's, 5 (EIO) where its tools told no better.
+    """
 
     def __init__(
         self, errno: int, message: str, *, path: bytes | None = None, hint: str | None = None

@@ -1,6 +1,7 @@
 """What a channel is: commands and files of one running guest, whatever carries them.
 
-Machines, hypervisors and sockets are unknown here. Every implementation passes tests/contract/test_channel.py.
+Machines, hypervisors and sockets are unknown here. Every implementation passes
+tests/contract/test_channel.py.
 """
 
 from __future__ import annotations
@@ -84,11 +85,13 @@ class Command:
     ) -> Command:
         """Make a command of text or bytes; text is UTF-8, undecodable bytes survive as surrogates.
 
-        `timeout_s` is enforced in the guest too: TERM, two seconds later KILL. `usage` asks for CPU time,
+        `timeout_s` is enforced in the guest too: TERM, two seconds later KILL. `usage` asks for CPU
+        time,
         for about two milliseconds of the guest's. `env` is added to the agent's own environment.
 
         Raises:
-            LocalProtocolError: argv is empty, something holds a NUL, or a variable's name is no identifier.
+            LocalProtocolError: argv is empty, something holds a NUL, or a variable's name is no
+            identifier.
         """
         variables = {_bytes(k): _bytes(v) for k, v in (env or {}).items()}
         where = None if cwd is None else _bytes(cwd)
@@ -118,7 +121,10 @@ def _is_identifier(name: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a command ended: exactly one of `code` and `signal` is set. Times and memory are None where unknown."""
+    """How a command ended.
+
+    Exactly one of `code` and `signal` is set. Times and memory are None where unknown.
+    """
 
     code: int | None
     signal: int | None = None
@@ -167,7 +173,10 @@ class Process(Protocol):
     """A command that runs. Leaving its context kills it if it still does."""
 
     async def read(self) -> tuple[int, bytes] | None:
-        """Return (STDOUT or STDERR, bytes) as soon as there are any; None when both streams have ended."""
+        """Return (STDOUT or STDERR, bytes) as soon as there are any.
+
+        None when both streams have ended.
+        """
 
     async def write(self, data: Buffer) -> None:
         """Send to its standard input. What it will never read is dropped silently."""
@@ -176,7 +185,10 @@ class Process(Protocol):
         """End its standard input. Safe to call twice."""
 
     async def signal(self, name: str) -> None:
-        """Send a signal ("TERM", "INT", "KILL"…) to the command and all it started; quiet if it has ended."""
+        """Send a signal ("TERM", "INT", "KILL"…) to the command and all it started.
+
+        Quiet if it has ended.
+        """
 
     async def wait(self) -> ExitStatus:
         """Wait for the end. Output nobody has read is dropped."""
@@ -184,7 +196,10 @@ class Process(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PutOptions:
-    """What a file put into the guest shall look like; None leaves the guest's default (mode 644, now, the agent's user)."""
+    """What a file put into the guest shall look like.
+
+    None leaves the guest's default (mode 644, now, the agent's user).
+    """
 
     mode: int | None = None
     mtime_s: float | None = None
@@ -194,7 +209,10 @@ class PutOptions:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file that was moved. `mode`, `mtime_s`, `sha256` are None where not asked for or not known."""
+    """A file that was moved.
+
+    `mode`, `mtime_s`, `sha256` are None where not asked for or not known.
+    """
 
     size_bytes: int
     mode: int | None = None
@@ -203,10 +221,16 @@ class FileInfo:
 
 
 class Pulse(Protocol):
-    """What the floor above knows of the guest's time, asked several times a second: must be cheap."""
+    """What the floor above knows of the guest's time, asked several times a second.
+
+    Must be cheap.
+    """
 
     def epoch(self) -> int:
-        """Return a number that changes whenever the guest's timeline is cut: start, restore, reset, stop."""
+        """Return a number that changes whenever the guest's timeline is cut.
+
+        Start, restore, reset, stop.
+        """
 
     def suspended(self) -> bool:
         """Tell whether the machine is paused, so that silence means nothing."""
@@ -220,7 +244,10 @@ class Channel(Protocol):
         """What this guest offers; known once connected."""
 
     async def connect(self, timeout_s: float) -> None:
-        """Wait until the guest answers. Raises ChannelTimeout; ChannelClosed if there is no line at all."""
+        """Wait until the guest answers.
+
+        Raises ChannelTimeout; ChannelClosed if there is no line at all.
+        """
 
     async def ping(self) -> float:
         """Return the seconds a round trip took."""
@@ -228,7 +255,10 @@ class Channel(Protocol):
     async def exec(
         self, command: Command, *, input: Buffer | None = None, max_output_bytes: int = MAX_OUTPUT
     ) -> Result:
-        """Run a command to its end. Cancelling kills it in the guest. Raises OutputTooLarge past the limit."""
+        """Run a command to its end.
+
+        Cancelling kills it in the guest. Raises OutputTooLarge past the limit.
+        """
 
     def spawn(
         self, command: Command, *, stdin: bool = False
@@ -243,7 +273,9 @@ class Channel(Protocol):
         options: PutOptions = ...,
         progress: Progress | None = None,
     ) -> FileInfo:
-        """Write exactly `size_bytes` of `source` to `path`, which is replaced at the end or left as it was."""
+        """Write exactly `size_bytes` of `source` to `path`, which is replaced at the end or left as
+        it was.
+        """
 
     async def get(
         self,
@@ -255,7 +287,10 @@ class Channel(Protocol):
         max_bytes: int | None = None,
         progress: Progress | None = None,
     ) -> FileInfo:
-        """Write the file at `path` to `sink`. After an error `sink` holds a part: the caller drops it."""
+        """Write the file at `path` to `sink`.
+
+        After an error `sink` holds a part: the caller drops it.
+        """
 
     async def set_clock(self, unix_s: float) -> None:
         """Set the guest's clock, to the second."""

@@ -34,7 +34,10 @@ def nonce() -> bytes:
 
 
 class Port:
-    """A worker of the agent. After any error but a GuestError it is of no more use: `release(clean=False)`."""
+    """A worker of the agent.
+
+    After any error but a GuestError it is of no more use: `release(clean=False)`.
+    """
 
     def __init__(self, lease: Lease, pulse: Pulse) -> None:
         self.lease = lease
@@ -49,7 +52,8 @@ class Port:
     ) -> Hello:
         """Make the agent answer on this port, whatever it was left in.
 
-        `restart` ends the port's worker from outside; it is used when the last holder died, or when hanging up does
+        `restart` ends the port's worker from outside; it is used when the last holder died, or when
+        hanging up does
         not help.
 
         Raises:
@@ -127,7 +131,9 @@ class Port:
 
     @property
     def is_fresh(self) -> bool:
-        """True while the guest's timeline has not been cut since we connected, and nothing is under way."""
+        """True while the guest's timeline has not been cut since we connected, and nothing is under
+        way.
+        """
         return self.session.phase is Phase.IDLE and self.epoch == self._pulse.epoch()
 
     def release(self, *, clean: bool) -> None:

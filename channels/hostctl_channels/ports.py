@@ -1,7 +1,9 @@
 """The ports of one machine, shared by tasks and processes: leases by file lock, no daemon.
 
-A lock file holds the holder's pid while a lease lasts. A pid that is still there when the lock is free tells that
-its holder was killed, or gave the port up in the middle of a request: whoever takes it next cleans up.
+A lock file holds the holder's pid while a lease lasts. A pid that is still there when the lock is
+free tells that
+its holder was killed, or gave the port up in the middle of a request: whoever takes it next cleans
+up.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def suffix(name: str) -> str:
 
 
 class Lease:
-    """One port, held by us alone until `release`. `dirty` tells that its last holder ended in the middle of a request."""
+    """One port, held by us alone until `release`.
+
+    `dirty` tells that its last holder ended in the middle of a request.
+    """
 
     def __init__(
         self, name: str, link: Link, fd: int, dirty: bool, reopen: Callable[[], Awaitable[Link]]
@@ -54,7 +59,10 @@ class Lease:
         return self._fd >= 0
 
     async def reconnect(self, gap_s: float) -> None:
-        """Hang up, leave the guest `gap_s` seconds to notice, connect again. Raises ChannelClosed if nobody listens."""
+        """Hang up, leave the guest `gap_s` seconds to notice, connect again.
+
+        Raises ChannelClosed if nobody listens.
+        """
         self.link.close()
         await asyncio.sleep(gap_s)
         self.link = await self._reopen()
@@ -71,7 +79,10 @@ class Lease:
 
 
 class PortPool:
-    """The ports of one machine: `sockets` by full name, lock files in `lock_dir`, which must exist."""
+    """The ports of one machine.
+
+    `sockets` by full name, lock files in `lock_dir`, which must exist.
+    """
 
     def __init__(
         self,
@@ -137,8 +148,9 @@ class PortPool:
                 "no port is usable", hint="background commands may hold them: redirect their output"
             )
         holders = sorted({pid for name in wanted if (pid := self._holder(name))})
+        who = ", ".join(holders) or "?"
         return PortsBusy(
-            f"all {len(wanted)} ports stayed taken for {timeout_s:g} s by process {', '.join(holders) or '?'}",
+            f"all {len(wanted)} ports stayed taken for {timeout_s:g} s by process {who}",
             hint="wait for those commands to end, or stop them",
         )
 

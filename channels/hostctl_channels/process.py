@@ -28,7 +28,10 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 Strike = Callable[[str, str], Awaitable[bool]]
-"""Send a signal to what runs on a port; False if nothing does. Signal "0" asks whether its worker lives."""
+"""Send a signal to what runs on a port.
+
+False if nothing does. Signal "0" asks whether its worker lives.
+"""
 
 _QUEUE: Final = (
     16  # pieces of output kept while nobody reads: backpressure reaches the guest after that
@@ -82,7 +85,10 @@ class AgentProcess:
         self._tasks = [*self._pumps, spawn(self._beat())]
 
     async def accepted(self) -> None:
-        """Wait until the agent has opened both streams, which it does before it forks. Raises SpawnFailed."""
+        """Wait until the agent has opened both streams, which it does before it forks.
+
+        Raises SpawnFailed.
+        """
         if self._streams:
             ended = asyncio.ensure_future(self._ended.wait())
             await _first(self._accepted.wait(), ended)
@@ -230,7 +236,9 @@ class AgentProcess:
             await self._end_input()
 
     async def _end_input(self) -> None:
-        """Send the one frame that ends standard input and lets the worker go on, if it waits for one."""
+        """Send the one frame that ends standard input and lets the worker go on, if it waits for
+        one.
+        """
         if self._started.is_set() and not self._input_ended:
             self._input_ended = True
             await self._send(encode_end(self._port.nonce))
@@ -266,7 +274,10 @@ class AgentProcess:
 
 
 async def _first(own: Coroutine[Any, Any, T], *others: asyncio.Future[Any]) -> T | None:
-    """Wait for the first to end; return what `own` gave if it did. Only `own` is cancelled if it did not."""
+    """Wait for the first to end.
+
+    Return what `own` gave if it did. Only `own` is cancelled if it did not.
+    """
     task = asyncio.ensure_future(own)
     try:
         await asyncio.wait([task, *others], return_when=asyncio.FIRST_COMPLETED)

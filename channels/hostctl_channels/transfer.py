@@ -1,11 +1,14 @@
-"""One file through one port: a put and a get, from the request to the answer. All or nothing is the agent's work."""
+"""One file through one port.
+
+A put and a get, from the request to the answer. All or nothing is the agent's work.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import logging
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from .deadline import Deadline
 from .errors import LocalProtocolError, ShortSource, TransferFailed
@@ -20,7 +23,9 @@ logger = logging.getLogger(__name__)
 _CHUNK: Final = (
     1 << 20
 )  # read and sent at once: far above the guest's 512 KiB ring, small beside the 64 MiB promised
-_WORTH: Final = 4 << 20  # what is rather sent than spared when the guest has failed early: hanging up costs more
+_WORTH: Final = (
+    4 << 20
+)  # what is rather sent than spared when the guest has failed early: hanging up costs more
 _MAX_PATH: Final = 4095  # Linux's PATH_MAX without its NUL
 
 
@@ -50,7 +55,8 @@ async def upload(
     """Write `size_bytes` of `source` to `path`.
 
     Raises:
-        TransferFailed: the guest could not; ShortSource: the source had fewer bytes. The target is as it was.
+        TransferFailed: the guest could not; ShortSource: the source had fewer bytes. The target is
+        as it was.
     """
     digest = _digest(options.verify)
     await port.ask(
@@ -102,7 +108,8 @@ async def _body(
         if digest:
             digest.update(chunk)
         sending = asyncio.ensure_future(port.lease.link.send(chunk))
-        await asyncio.wait([sending, answer], return_when=asyncio.FIRST_COMPLETED)
+        both: list[asyncio.Future[Any]] = [sending, answer]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if answer.done() and size_bytes - sent > _WORTH:
             sending.cancel()
             port.release(clean=False)
@@ -128,7 +135,8 @@ async def download(
     """Write the file at `path` to `sink`.
 
     Raises:
-        TransferFailed: the guest could not read it, its digest differs, or it is larger than `max_bytes`.
+        TransferFailed: the guest could not read it, its digest differs, or it is larger than
+        `max_bytes`.
             `sink` then holds a part.
     """
     digest = _digest(verify)

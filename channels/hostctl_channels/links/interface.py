@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..interface import Buffer
+from hostctl_channels.interface import Buffer
 
 __all__ = ["Link"]
 
 
 class Link(Protocol):
-    """A byte stream to one port, in order. Loss shows only as an end; one reader and one writer at a time."""
+    """A byte stream to one port, in order.
+
+    Loss shows only as an end; one reader and one writer at a time.
+    """
 
     async def receive_into(self, buffer: bytearray) -> int:
-        """Wait for bytes; return how many now lie at the buffer's beginning, 0 at the end of the stream.
+        """Wait for bytes; return how many now lie at the buffer's beginning, 0 at the end of the
+        stream.
 
         Raises:
             ChannelClosed: the line broke.
         """
 
     async def send(self, data: Buffer) -> None:
-        """Send all of it; waits while the far end is full. After cancellation an unknown part was sent.
+        """Send all of it; waits while the far end is full.
+
+        After cancellation an unknown part was sent.
 
         Raises:
             ChannelClosed: the line broke.

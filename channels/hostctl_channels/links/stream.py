@@ -1,4 +1,7 @@
-"""Links over stream sockets: the Unix socket of a virtio-serial port, and either end of a socketpair."""
+"""Links over stream sockets.
+
+The Unix socket of a virtio-serial port, and either end of a socketpair.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import os
 import socket
 from pathlib import Path
 
-from ..errors import ChannelClosed
-from ..interface import Buffer
+from hostctl_channels.errors import ChannelClosed
+from hostctl_channels.interface import Buffer
 
 __all__ = ["SocketLink", "open_unix"]
 
-# Both directions: the guest's ring holds 512 KiB, so a few of ours keep it full while Python is busy elsewhere.
+# Both directions: the guest's ring holds 512 KiB, so a few of ours keep it full while Python is
+# busy elsewhere.
 _SOCKET_BUFFER = 1 << 20
 
 

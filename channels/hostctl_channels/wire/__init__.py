@@ -1,4 +1,7 @@
-"""The wire, sans I/O: bytes in, events out; requests in, bytes out. The spec is docs/PROTOCOL.md."""
+"""The wire, sans I/O.
+
+Bytes in, events out; requests in, bytes out. The spec is docs/PROTOCOL.md.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Bytes ↔ events. Data is never buffered, control always is, and both are bounded.
 
-The header runs on a `struct.Struct` derived from the declaration in schema.py; a property test holds the two equal.
+The header runs on a `struct.Struct` derived from the declaration in schema.py; a property test
+holds the two equal.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Final
 
 from construct import Bytes, Const, FormatField, Renamed, Struct
 
-from ..errors import LocalProtocolError, RemoteProtocolError
+from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
+
 from .messages import Begin, Data, End, Event, Hello, Ready, Request, parse
 from .schema import HEADER, LINE, MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE
 
@@ -56,14 +58,17 @@ def encode_stdin(data: memoryview, nonce: bytes) -> Iterator[tuple[bytes, memory
 
 
 def encode_end(nonce: bytes) -> bytes:
-    """End standard input. Due exactly once per request that began it, after the exit at the latest."""
+    """End standard input.
+
+    Due exactly once per request that began it, after the exit at the latest.
+    """
     return LINE.build(_bare(Request(b"E"), nonce, 0))
 
 
 # --- guest → host -----------------------------------------------------------------------------
 
 
-def fixed_layout(declaration: Struct) -> struct.Struct:  # type: ignore[type-arg]
+def fixed_layout(declaration: Struct) -> struct.Struct:
     """Derive the one `struct.Struct` that reads a declaration of fixed fields, big endian."""
     codes = []
     for field in declaration.subcons:
@@ -83,14 +88,17 @@ _HEADER: Final = fixed_layout(HEADER)
 
 
 class _Search:
-    """Looks for a byte string in buffers cut anywhere, holding back only what may be its beginning."""
+    """Looks for a byte string in buffers cut anywhere; holds back only what may begin it."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
         self._held = b""
 
     def join(self, buffer: bytes | bytearray, size: int) -> tuple[bytes | bytearray, int]:
-        """Put what was held back before the buffer: a copy, only when the last one ended like the text begins."""
+        """Put what was held back before the buffer.
+
+        A copy, only when the last one ended like the text begins.
+        """
         if not self._held:
             return buffer, size
         joined = self._held + buffer[:size]
@@ -98,7 +106,9 @@ class _Search:
         return joined, len(joined)
 
     def find(self, buffer: bytes | bytearray, at: int, size: int) -> tuple[int, int | None]:
-        """Return where what precedes the text ends, and where what follows it begins, or None if it has not come."""
+        """Return where what precedes the text ends, and where what follows it begins, or None if it
+        has not come.
+        """
         found = buffer.find(self._text, at, size)
         if found >= 0:
             return found, found + len(self._text)
@@ -118,7 +128,10 @@ class StreamDecoder:
         self.ended = False
 
     def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[memoryview]:
-        """Yield the data among the first `size` bytes; each view dies at the next feed. To be consumed whole."""
+        """Yield the data among the first `size` bytes.
+
+        Each view dies at the next feed. To be consumed whole.
+        """
         buffer, size = self._search.join(buffer, size)
         at: int | None = 0
         while at is not None and at < size and not self.ended:
@@ -134,7 +147,8 @@ class StreamDecoder:
 class Decoder:
     """The frames of one port. Push bytes with `feed`; it yields events.
 
-    Before the first greeting, and after `greet`, everything is junk up to the greeting that carries the nonce.
+    Before the first greeting, and after `greet`, everything is junk up to the greeting that carries
+    the nonce.
     """
 
     def __init__(self) -> None:
@@ -157,7 +171,9 @@ class Decoder:
         self._nonce = nonce
 
     def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[Event]:
-        """Yield the events in the first `size` bytes. To be consumed whole; views die at the next feed.
+        """Yield the events in the first `size` bytes.
+
+        To be consumed whole; views die at the next feed.
 
         Raises:
             RemoteProtocolError: the guest broke the protocol; the decoder is of no more use.
@@ -209,7 +225,10 @@ class Decoder:
             yield event
 
     def _ours(self, event: Event, nonce: bytes) -> bool:
-        """Tell whether a frame answers the present request; the echo of a greeting sent twice does not matter."""
+        """Tell whether a frame answers the present request.
+
+        The echo of a greeting sent twice does not matter.
+        """
         if nonce == (NO_NONCE if isinstance(event, Ready) else self._nonce):
             return True
         if isinstance(event, Hello) and nonce == self._greeting:

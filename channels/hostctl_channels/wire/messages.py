@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from construct import ConstructError, Struct
 
-from ..errors import RemoteProtocolError
+from hostctl_channels.errors import RemoteProtocolError
+
 from .schema import DONE, ERROR, EXIT, HELLO, VERSION
 
 __all__ = [
@@ -73,7 +74,10 @@ def execute(
     user: str | None = None,
     usage: bool = False,
 ) -> Request:
-    """Run `argv`. With `streams`, the two ports its output goes to live; else it is kept and sent at the end."""
+    """Run `argv`. With `streams`, the two ports its output goes to live.
+
+    Else it is kept and sent at the end.
+    """
     out, err = streams or ("-", "-")
     words = [
         out.encode(),
@@ -212,7 +216,10 @@ Event: TypeAlias = Ready | Hello | Pong | Started | Begin | Data | End | Exit | 
 
 
 def parse(kind: bytes, stream: int, body: bytes) -> Event:
-    """Make an event of a frame whose length is within its limit. Raises RemoteProtocolError on any other bytes."""
+    """Make an event of a frame whose length is within its limit.
+
+    Raises RemoteProtocolError on any other bytes.
+    """
     if stream and (kind != b"B" or stream > 2):
         raise RemoteProtocolError(f"a frame {kind!r} of stream {stream}")
     if kind == b"B":
@@ -223,7 +230,7 @@ def parse(kind: bytes, stream: int, body: bytes) -> Event:
         raise RemoteProtocolError(f"a malformed frame {kind!r}: {err}") from err
 
 
-def _fields(declaration: Struct, body: bytes) -> dict[str, int | bytes]:  # type: ignore[type-arg]
+def _fields(declaration: Struct, body: bytes) -> dict[str, Any]:
     parsed = declaration.parse(body)
     if declaration.build(parsed) != body:
         raise ValueError("trailing bytes")
@@ -232,12 +239,12 @@ def _fields(declaration: Struct, body: bytes) -> dict[str, int | bytes]:  # type
 
 def _hello(body: bytes) -> Hello:
     fields = _fields(HELLO, body)
-    words = bytes(fields["features"]).decode("ascii").split()  # type: ignore[arg-type]
-    return Hello(int(fields["version"]), frozenset(words))
+    words = fields["features"].decode("ascii").split()
+    return Hello(fields["version"], frozenset(words))
 
 
 def _exit(body: bytes) -> Exit:
-    code, number, flags, user_ms, system_ms, rss_kib = map(int, _fields(EXIT, body).values())
+    code, number, flags, user_ms, system_ms, rss_kib = _fields(EXIT, body).values()
     if number > 64 or flags > 3 or (number and code):
         raise ValueError("no such exit")
     times = (user_ms / 1000, system_ms / 1000) if flags & 2 else None
@@ -252,20 +259,20 @@ _FACTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
 
 
 def _done(body: bytes) -> Done:
-    found: dict[str, object] = {}
-    for word in bytes(_fields(DONE, body)["facts"]).decode("ascii").split():  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    for word in _fields(DONE, body)["facts"].decode("ascii").split():
         name, _, value = word.partition("=")
         pattern, convert = _FACTS.get(name, ("(?!)", str))
         if name in found or not re.fullmatch(pattern, value):
             raise ValueError(f"no such fact: {word[:80]!r}")
         found[name] = convert(value)
-    return Done(found.get("mode"), found.get("mtime"), found.get("sha256"))  # type: ignore[arg-type]
+    return Done(found.get("mode"), found.get("mtime"), found.get("sha256"))
 
 
 def _failure(body: bytes) -> Failure:
     fields = _fields(ERROR, body)
-    text = bytes(fields["text"]).decode("utf-8", "backslashreplace")  # type: ignore[arg-type]
-    return Failure(int(fields["errno"]), "".join(c if c.isprintable() else "?" for c in text))
+    text = fields["text"].decode("utf-8", "backslashreplace")
+    return Failure(fields["errno"], "".join(c if c.isprintable() else "?" for c in text))
 
 
 _PARSERS: Final[dict[bytes, Callable[[bytes], Event]]] = {

@@ -1,7 +1,10 @@
-"""Every byte of the wire, declared once with construct. docs/PROTOCOL.md has the same section numbers.
+"""Every byte of the wire, declared once with construct.
+
+docs/PROTOCOL.md has the same section numbers.
 
 Host → guest: a printable line that the `read` builtin of a POSIX shell takes, then a counted body.
-Guest → host: a binary header that `printf` emits, then a body, counted or ended by the request's nonce.
+Guest → host: a binary header that `printf` emits, then a body, counted or ended by the request's
+nonce.
 """
 
 from __future__ import annotations
@@ -41,14 +44,16 @@ __all__ = [
 VERSION: Final = 1
 
 # 1. Limits, each with its reason
-MAX_LINE: Final = 1024  # bytes of words in a line: a shell reads a byte per system call, ~10 us each under emulation
+# bytes of words in a line: a shell reads a byte per system call, ~10 us each under emulation
+MAX_LINE: Final = 1024
 MAX_WORDS: Final = (
     1 << 20
 )  # bytes of words in a body: above the 128 KiB Linux takes for one argument, bounded memory
 MAX_STDIN: Final = (
     1 << 16
 )  # one frame of standard input: the guest holds it whole, and a pipe takes that much
-MAX_BODY: Final = {  # guest → host, by kind: what the agent can say, and a flood cannot make us keep more
+# guest → host, by kind: what the agent can say, and a flood cannot make us keep more
+MAX_BODY: Final = {
     b"R": 0,
     b"H": 1024,
     b"P": 0,
@@ -58,14 +63,13 @@ MAX_BODY: Final = {  # guest → host, by kind: what the agent can say, and a fl
     b"D": 512,
     b"E": 1024,
 }
-NONCE_SIZE: Final = (
-    16  # hex digits, 64 random bits: what no file and no earlier request contains by chance
-)
+# hex digits, 64 random bits: what no file and no earlier request contains by chance
+NONCE_SIZE: Final = 16
 NO_NONCE: Final = b"0" * NONCE_SIZE
 
 
 # 2. Host → guest: KIND SP NONCE SP LENGTH SP WORDS LF
-class _Decimal(Adapter):  # type: ignore[misc,type-arg]  # construct's stubs leave Adapter generic over Any
+class _Decimal(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic over Any
     def _decode(self, obj: bytes, context: object, path: str) -> int:
         if not re.fullmatch(rb"0|[1-9][0-9]{0,18}", obj):
             raise ValueError("not a length")
@@ -79,8 +83,11 @@ _PIECE = rb"'[^'\n]*'|\\'|\"\$N\""  # quoted text, a quote, a newline
 _WORD = re.compile(rb"(?:%s)+" % _PIECE)
 
 
-class _Words(Adapter):  # type: ignore[misc,type-arg]  # as above
-    r"""Words as a shell writes them: 'text', with ' as '\'' and a newline as '"$N"'. Safe to `eval`, easy to parse."""
+class _Words(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic over Any
+    r"""Words as a shell writes them.
+
+    'text', with ' as '\'' and a newline as '"$N"'. Safe to `eval`, easy to parse.
+    """
 
     def _encode(self, obj: tuple[bytes, ...], context: object, path: str) -> bytes:
         return b" ".join(map(quote, obj))
@@ -114,7 +121,7 @@ def _plain(piece: bytes) -> bytes:
     return {b"\\'": b"'", b'"$N"': b"\n"}.get(piece) or piece[1:-1]
 
 
-def _field(term: bytes) -> Construct:  # type: ignore[type-arg]
+def _field(term: bytes) -> Construct[bytes, bytes]:
     return NullTerminated(GreedyBytes, term=term)
 
 

@@ -1,4 +1,6 @@
-"""One port's conversation as a table: which events may answer which request, and what ends it. No I/O, no clock.
+"""One port's conversation as a table: which events may answer which request, and what ends it.
+
+No I/O, no clock.
 
 NEW ──greet──▶ GREETING ──Hello──▶ IDLE ──ask──▶ BUSY ──Pong, Done, Exit, Failure──▶ IDLE
                                     └───────Ready (the agent began anew)─────────▶ LOST ◀┘
@@ -10,7 +12,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-from ..errors import LocalProtocolError, RemoteProtocolError
+from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
+
 from .framing import Decoder, encode
 from .messages import (
     Begin,
@@ -66,7 +69,9 @@ class Session:
         self._kind = b""
 
     def greet(self, nonce: bytes) -> tuple[bytes, ...]:
-        """Return the bytes of a greeting. All that arrives before its answer is dropped. May be repeated at any time.
+        """Return the bytes of a greeting.
+
+        All that arrives before its answer is dropped. May be repeated at any time.
 
         It begins with a line feed, which ends whatever half line the agent may have read.
         """
@@ -78,7 +83,8 @@ class Session:
         """Return the bytes of a request, its body excepted. `nonce` must be fresh and random.
 
         Raises:
-            LocalProtocolError: another request is under way, or this one cannot be sent; nothing has changed.
+            LocalProtocolError: another request is under way, or this one cannot be sent; nothing
+            has changed.
         """
         if self.phase is not Phase.IDLE:
             raise LocalProtocolError(f"the port is {self.phase.value}; one request at a time")
