@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""How long the image `tiny` takes from QEMU's start to the agent's first byte, and what shortens it.
+
+    .venv/bin/python bench/boot.py [ROUNDS]
+
+Rounds are interleaved: each variant boots once per round, so load on the host hits all alike.
+Compare within one run only.
+"""
+
+import contextlib
+import gzip
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import hostctl_images
+from hostctl_images.image import cache_folder
+
+DEADLINE_S = 60
+PORTS = 5
+FAST_QEMU = (
+    *("-global", "PIIX4_PM.acpi-root-pci-hotplug=off"),
+    *("-global", "PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off"),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to boot."""
+
+    name: str
+    kernel: Path
+    initrd: Path
+    append: str
+    extra: tuple[str, ...] = ()
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    with tempfile.TemporaryDirectory() as name:
+        variants = list(_variants(Path(name)))
+        times: dict[str, list[float]] = {variant.name: [] for variant in variants}
+        for _ in range(rounds):
+            for variant in variants:
+                times[variant.name].append(boot(variant))
+    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True)
+    print(f"{qemu.stdout.splitlines()[0]}; host {platform.release()}; TCG; {rounds} rounds\n")
+    print("| variant | median s | min | max |\n|---|---|---|---|")
+    for variant, all_s in times.items():
+        print(
+            f"| {variant} | {statistics.median(all_s):.2f} | {min(all_s):.2f} | {max(all_s):.2f} |"
+        )
+
+
+def _variants(folder: Path) -> Iterator[Variant]:
+    image = hostctl_images.build("tiny")
+    ours = Variant("tiny as shipped", image.kernel, image.initrd, image.append)
+    yield ours
+    plain = "console=ttyS0 quiet panic=-1"
+    yield replace(ours, name="plain command line", append=plain)
+    if bzimage := _bzimage(folder):
+        yield replace(ours, name="bzImage instead of vmlinux", kernel=bzimage)
+        yield replace(ours, name="bzImage, plain command line", kernel=bzimage, append=plain)
+    packed = folder / "initrd.gz"
+    packed.write_bytes(gzip.compress(image.initrd.read_bytes(), 1))
+    yield replace(ours, name="initrd gzip -1", initrd=packed)
+    for word in image.append.split():
+        if word not in plain.split():
+            rest = " ".join(each for each in image.append.split() if each != word)
+            yield replace(ours, name=f"without `{word.split('=')[0]}`", append=rest)
+    yield replace(ours, name="with `mitigations=off`", append=f"{image.append} mitigations=off")
+    yield replace(ours, name="with `acpi=noirq`", append=f"{image.append} acpi=noirq")
+    yield replace(ours, name="QEMU: no ACPI PCI hot-plug", extra=FAST_QEMU)
+    yield replace(ours, name="QEMU: -bios qboot.rom", extra=("-bios", "qboot.rom"))
+
+
+def _bzimage(folder: Path) -> Path | None:
+    """Unpack the kernel as Debian ships it, from the package in the cache."""
+    for package in (cache_folder() / "packages").glob("linux-image-*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+        return next((folder / "boot").glob("vmlinuz-*"))
+    return None
+
+
+def boot(variant: Variant) -> float:
+    """Boot once and return the seconds until the agent has spoken."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "port"
+        started = time.monotonic()
+        with _running(_argv(variant, path)), contextlib.closing(_connect(path)) as port:
+            port.settimeout(DEADLINE_S)
+            if not port.recv(1):
+                raise RuntimeError(f"{variant.name}: the port was closed")
+            return time.monotonic() - started
+
+
+def _argv(variant: Variant, path: Path) -> list[str]:
+    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nic", "none"]
+    argv += ["-display", "none", "-accel", "tcg,thread=multi", "-m", "256", "-no-reboot"]
+    argv += ["-kernel", str(variant.kernel), "-initrd", str(variant.initrd)]
+    argv += ["-append", variant.append, "-serial", "null", *variant.extra]
+    argv += ["-device", "virtio-serial-pci,id=vser0,max_ports=31"]
+    for number in range(PORTS):
+        where = f",path={path},server=on,wait=off" if number == 0 else ""
+        argv += ["-chardev", f"{'socket' if where else 'null'},id=c{number}{where}"]
+        argv += ["-device", f"virtserialport,chardev=c{number},name=org.hostctl.{number}"]
+    return argv
+
+
+@contextlib.contextmanager
+def _running(argv: list[str]) -> Iterator[None]:
+    with subprocess.Popen(argv) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def _connect(path: Path) -> socket.socket:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        port = socket.socket(socket.AF_UNIX)
+        try:
+            port.connect(str(path))
+        except OSError:
+            port.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return port
+
+
+if __name__ == "__main__":
+    main()
