@@ -123,6 +123,10 @@ class Machine:
         """The serial console, for one client at a time; there while the machine is alive."""
         return self._files.socket("console")
 
+    def uptime_s(self) -> float | None:
+        """Return how long its process has run, or None if it has none."""
+        return self._backend.uptime_s()
+
     # Life
 
     async def state(self) -> MachineState:
@@ -411,15 +415,24 @@ class Machine:
         guest_path: str | bytes,
         destination: LocalPath | BinaryIO,
         *,
+        stat: bool = False,
         verify: str | None = None,
         max_bytes: int | None = None,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
-        """Read a guest file to a path, replaced whole or not at all, or into an open file."""
+        """Read a guest file to a path, replaced whole or not at all, or into an open file.
+
+        `stat` asks for its mode and times too; nothing is done with them here.
+        """
         with replacing(destination) as sink:
             channel = self._reach()
             return await channel.get(
-                os.fsencode(guest_path), sink, verify=verify, max_bytes=max_bytes, progress=progress
+                os.fsencode(guest_path),
+                sink,
+                stat=stat,
+                verify=verify,
+                max_bytes=max_bytes,
+                progress=progress,
             )
 
     async def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:

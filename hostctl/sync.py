@@ -101,6 +101,9 @@ class Machine:
     def console_socket(self) -> Path:
         return self._async.console_socket
 
+    def uptime_s(self) -> float | None:
+        return self._async.uptime_s()
+
     def state(self) -> MachineState:
         return self._loop.call(self._async.state())
 
@@ -236,13 +239,19 @@ class Machine:
         guest_path: str | bytes,
         destination: LocalPath | BinaryIO,
         *,
+        stat: bool = False,
         verify: str | None = None,
         max_bytes: int | None = None,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         return self._loop.call(
             self._async.get(
-                guest_path, destination, verify=verify, max_bytes=max_bytes, progress=progress
+                guest_path,
+                destination,
+                stat=stat,
+                verify=verify,
+                max_bytes=max_bytes,
+                progress=progress,
             )
         )
 

@@ -206,6 +206,9 @@ class Backend(Protocol):
     def state(self) -> MachineState:
         """Return the state; cheap, changes nothing, needs no lock."""
 
+    def uptime_s(self) -> float | None:
+        """Return how long the machine's process has run; as cheap as `state`."""
+
     async def settle(self) -> MachineState:
         """Clean up what a killed hostctl or a dead hypervisor left; return the true state."""
 

@@ -102,6 +102,10 @@ class QemuBackend:
             return MachineState.PAUSED if suspended else MachineState.RUNNING
         return self._ending(run)
 
+    def uptime_s(self) -> float | None:
+        process = self._process()
+        return None if process is None else process.uptime_s
+
     async def settle(self) -> MachineState:
         self._files.sweep()
         run = self._run()

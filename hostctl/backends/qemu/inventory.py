@@ -7,6 +7,7 @@ passed-through card, whose driver in QEMU knows no netdev.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -44,10 +45,11 @@ async def _objects(qmp: Monitor) -> AsyncIterator[Nic]:
 
 async def _address(qmp: Monitor, path: str, names: set[str]) -> str:
     if "addr" in names:
-        try:
-            return f"pci {await qmp.execute('qom-get', {'path': path, 'property': 'addr'})}"
-        except MonitorError:
-            pass  # not a PCI address; its path says where it is
+        with contextlib.suppress(
+            MonitorError, TypeError
+        ):  # not a PCI one: its path says where it is
+            devfn = await qmp.execute("qom-get", {"path": path, "property": "addr"})
+            return _pci_address(devfn >> 3, devfn & 7)
     return path
 
 
@@ -55,8 +57,12 @@ def _pci(bus: Mapping[str, Any]) -> Iterator[Nic]:
     for device in bus["devices"]:
         code = device["class_info"]["class"]
         if code >> 8 == PCI_BASE_CLASS_NETWORK:
-            address = f"pci {device['slot']:02x}.{device['function']}"
+            address = _pci_address(device["slot"], device["function"])
             yield Nic(device["class_info"].get("desc", f"class {code:04x}"), address)
         if "pci_bridge" in device:
             for inner in device["pci_bridge"].get("devices", ()):
                 yield from _pci({"devices": [inner]})
+
+
+def _pci_address(slot: int, function: int) -> str:
+    return f"pci {slot:02x}.{function}"

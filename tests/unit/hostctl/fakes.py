@@ -41,6 +41,9 @@ class FakeBackend:
             return MachineState.PAUSED if suspended else MachineState.RUNNING
         return MachineState.CRASHED if self.has_crashed else MachineState.STOPPED
 
+    def uptime_s(self) -> float | None:
+        return 1.0 if self.is_alive else None
+
     async def settle(self) -> MachineState:
         return self.state()
 

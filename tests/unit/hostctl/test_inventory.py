@@ -18,7 +18,7 @@ class FakeMonitor:
             return self._buses
         assert arguments is not None
         if command == "qom-get":
-            return "03.0"
+            return 3 << 3  # devfn
         return self._tree.get(arguments["path"], [])
 
 
