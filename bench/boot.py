@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long the image `tiny` takes from QEMU's start to the agent's first byte, and what shortens it.
+"""How long `tiny` takes from QEMU's start to the first byte of its agent, and what helps.
 
     .venv/bin/python bench/boot.py [ROUNDS]
 
@@ -53,10 +53,9 @@ def main() -> None:
     qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True)
     print(f"{qemu.stdout.splitlines()[0]}; host {platform.release()}; TCG; {rounds} rounds\n")
     print("| variant | median s | min | max |\n|---|---|---|---|")
-    for variant, all_s in times.items():
-        print(
-            f"| {variant} | {statistics.median(all_s):.2f} | {min(all_s):.2f} | {max(all_s):.2f} |"
-        )
+    for label, all_s in times.items():
+        columns = (statistics.median(all_s), min(all_s), max(all_s))
+        print(f"| {label} |", " | ".join(f"{each:.2f}" for each in columns), "|")
 
 
 def _variants(folder: Path) -> Iterator[Variant]:

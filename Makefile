@@ -1,0 +1,54 @@
+# Each target sets up what it needs; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench fuzz image clean distclean
+
+PYTHON := .venv/bin/python
+SHELL_SCRIPTS := .ci/setup .ci/run images/hostctl_images/tiny/init $(wildcard guestside/hostctl_guestside/*.sh)
+FUZZ_SECONDS ?= 60
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: ## boot a machine with no network and show all that hostctl does with it
+	@.ci/setup run
+	@$(PYTHON) docs/demo.py
+
+test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
+	@.ci/setup develop
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: ## lint, types, import contracts, shell scripts
+	@.ci/setup develop
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	shellcheck $(SHELL_SCRIPTS)
+	shfmt -d $(SHELL_SCRIPTS)
+
+format: ## format Python and shell scripts
+	@.ci/setup develop
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+	shfmt -w $(SHELL_SCRIPTS)
+
+bench: ## measure, and draw the chart of bench/
+	@.ci/setup bench
+	@$(PYTHON) -m bench $(ARGS)
+
+fuzz: ## fuzz the wire for a while (FUZZ_SECONDS=60)
+	@.ci/setup develop
+	@for harness in tests/fuzz/fuzz_*.py; do \
+		$(PYTHON) $$harness -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+image: ## build the guest image again, from the newest packages
+	@.ci/setup run
+	@$(PYTHON) -m hostctl image build --force tiny
+
+clean: ## remove what tools left in the work tree
+	rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## the same, and .venv
+	rm -rf .venv
