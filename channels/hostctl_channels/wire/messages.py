@@ -39,6 +39,7 @@ __all__ = [
     "rescan",
     "restart",
     "signal",
+    "verdict",
 ]
 
 
@@ -83,7 +84,7 @@ def execute(
         out.encode(),
         err.encode(),
         _flag(stdin),
-        b"" if timeout_s is None else b"%.3f" % timeout_s,
+        b"" if timeout_s is None else _seconds(timeout_s),
         cwd or b"",
         (user or "").encode(),
         _flag(usage),
@@ -143,6 +144,10 @@ def clock(unix_s: float) -> Request:
 def entropy(size_bytes: int) -> Request:
     """Feed the random pool with the body."""
     return Request(b"F", (), size_bytes)
+
+
+def _seconds(value: float) -> bytes:
+    return f"{value:.3f}".rstrip("0").rstrip(".").encode()  # whole ones suit any `sleep`
 
 
 def _flag(value: bool) -> bytes:
