@@ -1,4 +1,7 @@
-"""The guest's side as data: the agent's text. What runs it is the guest's `/bin/sh`; see agent.md."""
+"""The guest's side as data.
+
+The agent's text. What runs it is the guest's `/bin/sh`; see agent.md.
+"""
 
 from __future__ import annotations
 
