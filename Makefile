@@ -37,14 +37,14 @@ bench: ## measure, and draw the chart of bench/
 	@$(PYTHON) -m bench $(ARGS)
 
 fuzz: ## fuzz the wire for a while (FUZZ_SECONDS=60)
-	@.ci/setup develop
+	@.ci/setup develop fuzz
 	@for harness in tests/fuzz/fuzz_*.py; do \
 		$(PYTHON) $$harness -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 image: ## build the guest image again, from the newest packages
 	@.ci/setup run
-	@$(PYTHON) -m hostctl image build --force tiny
+	@.venv/bin/hostctl image build --force tiny
 
 clean: ## remove what tools left in the work tree
 	rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

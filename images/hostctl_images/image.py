@@ -1,6 +1,6 @@
 """Images in the cache folder: what they are, which there are, whether one is still up to date.
 
-Building is build.py's; it is loaded when something must be built.
+Building is builder.py's; it is loaded when something must be built.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def build(
         ImageNotFound: there is no such recipe.
         BuildFailed: an input is missing; an image that was there is untouched.
     """
-    from .build import build as run  # here, for most callers only look
+    from .builder import build as run  # here, for most callers only look
 
     _check_name(name)
     return run(name, force=force, progress=progress)
@@ -110,7 +110,7 @@ def texts_of(name: str) -> Mapping[str, str]:
     from . import tiny
 
     digests = {part: hashlib.sha256(text).hexdigest() for part, text in tiny.texts().items()}
-    return {"recipe": code_digest(name, "cpio", "kernel", "build"), **digests}
+    return {"recipe": code_digest(name, "cpio", "kernel", "builder"), **digests}
 
 
 def code_digest(*modules: str) -> str:

@@ -34,7 +34,7 @@ def run(argv: Sequence[str | Path], *, cwd: Path | None = None, timeout_s: float
         hint = f"install {package}" if package else None
         raise BuildFailed(f"program {words[0]} is missing", hint=hint) from err
     except subprocess.CalledProcessError as err:
-        text = err.stderr.strip()[-TEXT_LIMIT:]
+        text = " ".join(err.stderr.split())[-TEXT_LIMIT:]
         raise BuildFailed(f"{words[0]} failed with status {err.returncode}: {text}") from err
     except subprocess.TimeoutExpired as err:
         raise BuildFailed(f"{words[0]} did not end within {timeout_s:g} s") from err
