@@ -106,14 +106,15 @@ async def _trial_boot(_: Home) -> Finding:
 
 async def _acceleration(_: Home) -> Finding:
     kind, obstacle = accel.candidate()
-    fix = "machines run under emulation (tcg), several times slower"
     if obstacle is not None:
-        return Finding("acceleration", Status.WARN, obstacle, fix, required=False)
+        detail = f"{obstacle}; machines are emulated, several times slower"
+        return Finding("acceleration", Status.WARN, detail, _kvm_fix(), required=False)
     kernel, initrd, append = _trial_kernel()
     what = "a boot sector" if kernel is None else f"the kernel of image {IMAGE}"
     if await accel.trial(kind, kernel, initrd, append):
         return Finding("acceleration", Status.OK, f"{kind} booted {what}", required=False)
-    detail = f"{kind} is there, but {what} said nothing within {accel.TRIAL_S:g} s"
+    detail = f"{kind} is there, but {what} said nothing within {accel.TRIAL_S:g} s: not used"
+    fix = "on a nested host, give its own machine nested virtualisation that works"
     return Finding("acceleration", Status.WARN, detail, fix, required=False)
 
 
@@ -162,6 +163,12 @@ async def _disk_space(home: Home) -> Finding:
 async def _version(tool: str) -> str:
     finished = await procs.run([procs.find_tool(tool), "--version"], timeout_s=VERSION_S)
     return finished.stdout.decode("utf-8", "replace").splitlines()[0]
+
+
+def _kvm_fix() -> str:
+    if accel.KVM.exists():
+        return "add yourself to its group: usermod -aG kvm USER, and log in anew"
+    return "switch virtualisation on in the firmware, and load kvm_intel or kvm_amd"
 
 
 def _trial_kernel() -> tuple[Path | None, Path | None, str]:

@@ -459,11 +459,12 @@ class Machine:
         return self._files.pulse()
 
     @contextlib.asynccontextmanager
-    async def _locked(self, doing: str, timeout_s: float = LOCK_S) -> AsyncIterator[None]:
+    async def _locked(self, doing: str, timeout_s: float | None = None) -> AsyncIterator[None]:
+        limit_s = LOCK_S if timeout_s is None else timeout_s
         async with contextlib.AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(
-                    locked(self._files.lock, f"machine {self.name!r}", doing, timeout_s)
+                    locked(self._files.lock, f"machine {self.name!r}", doing, limit_s)
                 )
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None

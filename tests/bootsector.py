@@ -1,4 +1,4 @@
-"""Guests of 512 bytes: a machine that is up in a third of a second, for tests that need no agent."""
+"""Guests of 512 bytes: a machine that is up in a third of a second, where no agent is needed."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from hostctl.backends.interface import DiskSpec, MachineSpec
 
 FIRST, LAST = ord("0"), ord("o")
 
-# Says 0 1 2 … o, over and over, one letter at each BIOS tick (18.2 a second), from a counter in RAM at
-# 0x7e00: whether letters come tells if it runs, which one comes next tells its timeline.
+# Says 0 1 2 … o, over and over, one letter at each BIOS tick (18.2 a second), from a counter in RAM
+# at 0x7e00: whether letters come tells if it runs, which one comes next tells its timeline.
 COUNTER = bytes.fromhex(
     "31c08ed8"  #       xor ax,ax; mov ds,ax
     "c606007e30"  #     mov byte [0x7e00],'0'

@@ -1,7 +1,7 @@
-"""What every Backend keeps, whatever hypervisor it drives. A new one adds its name to IMPLEMENTATIONS.
+"""What every Backend keeps, whatever it drives. A new one adds its name to IMPLEMENTATIONS.
 
-The guest is a boot sector that counts on its console, so that running, frozen and restored can be told
-apart with no agent. The caller's part of the contract (locks, the epoch) is played by the tests.
+The guest is a boot sector that counts on its console, so that running, frozen and restored can be
+told apart with no agent. The caller's part (locks, the epoch) is played by the tests.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Bench:
         """Wait for `more` new letters, and return them."""
         begin = len(self.said)
         async with asyncio.timeout(PATIENCE_S):
-            while len(self.said) < begin + more:
+            while len(self.said) < begin + more:  # noqa: ASYNC110 a file tells nobody
                 await asyncio.sleep(0.01)
         return self.said[begin:]
 

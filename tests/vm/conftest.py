@@ -1,0 +1,68 @@
+"""One machine with an agent, booted once per run; each test gets it as it was then.
+
+A restore takes half a second, a boot ten times as long; and it does not matter what a test did to
+the machine: killed, paused and stopped ones are restored alike.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from hostctl.backends.interface import DiskSpec, MachineSpec
+from hostctl.controller import Controller
+from hostctl.machine import Machine
+from hostctl.state import Home
+
+NAME = f"guest-{os.getpid()}"
+BASE = "base"
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Home]:
+    """Return a home with the booted machine in it."""
+    # Not tmp_path: its long name would not leave room for the sockets' paths.
+    with tempfile.TemporaryDirectory(prefix="hv-") as root:
+        home = Home(Path(root) / "s", Path(root) / "r")
+        asyncio.run(_boot(home))
+        yield home
+        asyncio.run(_remove(home))
+
+
+@pytest.fixture
+async def controller(home: Home) -> AsyncIterator[Controller]:
+    """Return a controller of the test's own, over the home of all."""
+    async with Controller(home) as controller:
+        yield controller
+
+
+@pytest.fixture
+async def machine(controller: Controller) -> Machine:
+    """Return the machine, just booted."""
+    machine = controller.machine(NAME)
+    await machine.restore_snapshot(BASE)
+    return machine
+
+
+async def _boot(home: Home) -> None:
+    from hostctl_images import build
+
+    await asyncio.to_thread(build, "tiny")
+    async with Controller(home) as controller:
+        disks = (DiskSpec(size_bytes=8 << 20),)
+        machine = await controller.create(MachineSpec(NAME, image="tiny", disks=disks))
+        try:
+            await machine.start()
+            await machine.save_snapshot(BASE)
+        except BaseException:
+            await machine.delete(force=True)
+            raise
+
+
+async def _remove(home: Home) -> None:
+    async with Controller(home) as controller:
+        for machine in controller.machines():
+            await machine.delete(force=True)
