@@ -1,0 +1,46 @@
+"""The image `tiny`, from inside a machine that runs it."""
+
+import time
+
+import pytest
+
+from hostctl.lifecycle import MachineState
+from hostctl.machine import Machine
+
+pytestmark = pytest.mark.vm
+
+STOP_S = 15  # a polite end takes half a second on an idle host; being killed takes 30
+
+
+async def test_there_is_an_ordinary_user(machine: Machine) -> None:
+    result = await machine.shell("id -u; cd && pwd; touch /x", user="user")
+    assert result.stdout == b"1000\n/home/user\n"
+    assert b"Permission denied" in result.stderr
+
+
+async def test_disks_and_random_numbers_have_their_drivers(machine: Machine) -> None:
+    result = await machine.shell("ls -d /sys/block/vda /dev/hwrng", check=True)
+    assert result.stderr == b""
+
+
+async def test_programs_are_found_by_all_their_usual_paths(machine: Machine) -> None:
+    for path in ("true", "/bin/true", "/usr/bin/true", "/sbin/true", "/usr/sbin/true"):
+        assert (await machine.exec(path)).exit.ok
+
+
+async def test_orphans_are_reaped(machine: Machine) -> None:
+    result = await machine.shell("(true & true &) & wait; sleep 0.5; ps -o stat", check=True)
+    assert b"Z" not in result.stdout.partition(b"\n")[2]
+
+
+async def test_power_button_ends_it_in_order(machine: Machine) -> None:
+    began = time.monotonic()
+    await machine.stop()
+    assert time.monotonic() - began < STOP_S
+    assert await machine.state() is MachineState.STOPPED
+    assert "Power down" in machine.console_log.read_text(errors="replace")
+
+
+async def test_poweroff_inside_ends_the_machine(machine: Machine) -> None:
+    await machine.shell("(sleep 0.2; poweroff) >/dev/null 2>&1 &")
+    await machine.wait(MachineState.STOPPED, STOP_S)
