@@ -45,13 +45,13 @@ _LINGER_S: Final = (
 _EBUSY: Final = 16
 _PLAIN: Final = PutOptions()
 _FEATURES: Final = {
-    "signal": {Capability.SIGNAL},
-    "su": {Capability.USER},
-    "stat": {Capability.METADATA},
-    "sha256sum": {Capability.SHA256},
-    "touch": {Capability.MTIME},
-    "chown": {Capability.OWNER},
-    "date": {Capability.CLOCK},
+    "signal": Capability.SIGNAL,
+    "su": Capability.USER,
+    "stat": Capability.METADATA,
+    "sha256sum": Capability.SHA256,
+    "touch": Capability.MTIME,
+    "chown": Capability.OWNER,
+    "date": Capability.CLOCK,
 }
 
 
@@ -76,7 +76,8 @@ class AgentChannel:
         found = {Capability.STDIN, Capability.ENTROPY, Capability.USAGE}
         if self._ports.has(STREAM):
             found.add(Capability.STREAMS)
-        return frozenset(found.union(*(_FEATURES.get(word, set()) for word in self._features)))
+        found.update(_FEATURES[word] for word in self._features if word in _FEATURES)
+        return frozenset(found if self._ports.has(CONTROL) else found - {Capability.SIGNAL})
 
     async def connect(self, timeout_s: float) -> None:
         """See Channel."""
@@ -164,7 +165,6 @@ class AgentChannel:
         """See Channel."""
         async with self._port() as port, AsyncExitStack() as stack:
             self._need(Capability.USER if command.user else None)
-            self._need(Capability.SIGNAL if command.timeout_s else None)
             process = await self._begin(port, stack, command, stdin)
             try:
                 yield process
@@ -183,7 +183,8 @@ class AgentChannel:
             streams = await stack.enter_async_context(self._streams())
             process = await self._request(port, streams, command, stdin)
             try:
-                await process.accepted()
+                async with Deadline(self._pulse, _STALL_S, str(command)):
+                    await process.accepted()
             except BaseException as err:
                 if not await process.finish():
                     port.release(clean=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
@@ -30,7 +30,7 @@ _GAPS_S = (
 
 def nonce() -> bytes:
     """Return a fresh name for a request, which also ends its raw bodies."""
-    return secrets.token_hex(NONCE_SIZE // 2).encode()
+    return os.urandom(NONCE_SIZE // 2).hex().encode()
 
 
 class Port:

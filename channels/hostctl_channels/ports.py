@@ -109,6 +109,8 @@ class PortPool:
             ChannelClosed: nobody listens at the socket.
         """
         wanted = [name for name in names if name in self._sockets and name not in unless]
+        if not wanted:
+            raise self._busy(wanted, 0)
         deadline = asyncio.get_running_loop().time() + timeout_s
         pause_s, longest_s = _RETRY_S
         while True:

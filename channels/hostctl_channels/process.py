@@ -33,17 +33,16 @@ Strike = Callable[[str, str], Awaitable[bool]]
 False if nothing does. Signal "0" asks whether its worker lives.
 """
 
-_QUEUE: Final = (
-    16  # pieces of output kept while nobody reads: backpressure reaches the guest after that
-)
-_BEAT_S: Final = 5.0  # how often a long command's worker is asked for a sign of life
-_SILENT_BEATS: Final = (
-    6  # so many without an answer, while the machine runs, and the agent counts as dead
-)
-_GRACE_S: Final = (
-    10.0  # on top of the guest's own timeout (TERM, 2 s, KILL) before the host steps in
-)
-_END_S: Final = 5.0  # to kill a command and see it end
+# Pieces of output kept while nobody reads: backpressure reaches the guest after that.
+_QUEUE: Final = 16
+# How often a long command's worker is asked for a sign of life, and how many answers may fail to
+# come, while the machine runs, before the agent counts as dead.
+_BEAT_S: Final = 5.0
+_SILENT_BEATS: Final = 6
+# On top of the guest's own timeout (TERM, 2 s, KILL), before the host steps in.
+_GRACE_S: Final = 10.0
+# To kill a command and see it end.
+_END_S: Final = 5.0
 
 
 class AgentProcess:
@@ -65,9 +64,12 @@ class AgentProcess:
         self._output: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue(_QUEUE)
         self._exit: ExitStatus | None = None
         self._error: HostctlError | None = None
+        self._received = self._seen = 0  # bytes of output
         self._started = asyncio.Event()
         self._accepted = asyncio.Event()
-        self._ended = asyncio.Event()  # by exit or by error
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = loop.create_future()  # by exit or by error
+        self._broken: asyncio.Future[None] = loop.create_future()  # by error
         self._wants_input = self._input_ended = False
         self._tasks: list[asyncio.Task[None]] = []
         self._pumps: list[asyncio.Task[None]] = []
@@ -83,6 +85,8 @@ class AgentProcess:
             self._pumps = [spawn(self._guard(self._pump(n, link))) for n, link in pairs]
         self._pumps.append(spawn(self._guard(self._listen())))
         self._tasks = [*self._pumps, spawn(self._beat())]
+        if self._command.timeout_s is not None:
+            self._tasks.append(spawn(self._enforce(self._command.timeout_s)))
 
     async def accepted(self) -> None:
         """Wait until the agent has opened both streams, which it does before it forks.
@@ -90,21 +94,18 @@ class AgentProcess:
         Raises SpawnFailed.
         """
         if self._streams:
-            ended = asyncio.ensure_future(self._ended.wait())
-            await _first(self._accepted.wait(), ended)
-            ended.cancel()
-            if self._error:
-                raise self._error
+            await _first(self._accepted.wait(), self._ended)
+            self._check()
 
     async def finish(self) -> bool:
         """End the command if it runs, release the worker; tell whether its port is in order."""
         clean = False
         try:
             async with asyncio.timeout(2 * _END_S):
-                if not self._ended.is_set():
+                if not self._ended.done():
                     await self._kill()
                 clean = await self._settle()
-        except (ChannelError, TimeoutError) as err:
+        except (HostctlError, TimeoutError) as err:
             logger.debug("%s: could not be ended: %s", self._command, err)
         for task in self._tasks:
             task.cancel()
@@ -126,7 +127,7 @@ class AgentProcess:
         for _ in range(20):  # it may not have begun yet
             if await self._strike(self._port.lease.name, "KILL"):
                 return
-            if self._ended.is_set():
+            if self._ended.done():
                 return
             await asyncio.sleep(0.05)
 
@@ -142,7 +143,8 @@ class AgentProcess:
 
     def _fail(self, error: HostctlError) -> None:
         self._error = self._error or error
-        self._ended.set()
+        _resolve(self._ended)
+        _resolve(self._broken)
         for task in self._pumps:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -154,9 +156,13 @@ class AgentProcess:
             if not size:
                 raise ChannelReset(f"{self._command}: the machine closed the line")
             for view in decoder.feed(buffer, size):
-                await self._output.put((number, bytes(view)))
+                await self._keep(number, view)
             if decoder.begun:
                 self._accepted.set()
+
+    async def _keep(self, number: int, view: memoryview) -> None:
+        self._received += len(view)
+        await self._output.put((number, bytes(view)))
 
     async def _listen(self) -> None:
         stream = 0
@@ -167,34 +173,39 @@ class AgentProcess:
                 case Begin(number):
                     stream = number
                 case Data(view):
-                    await self._output.put((stream, bytes(view)))
+                    await self._keep(stream, view)
                 case Exit():
                     self._exit = _status(event)
-                    self._ended.set()
+                    _resolve(self._ended)
                 case Failure(errno, text):
                     raise SpawnFailed(errno, f"{self._command}: {text}")
                 case _:
                     pass
 
     async def _beat(self) -> None:
-        """Notice a dead agent, and a guest that does not keep the command's timeout."""
-        loop, silent = asyncio.get_running_loop(), 0
-        limit_s = self._command.timeout_s
-        late = None if limit_s is None else loop.time() + limit_s + _GRACE_S
-        while not self._ended.is_set():
-            await asyncio.sleep(
-                _BEAT_S if late is None else min(_BEAT_S, max(0.1, late - loop.time()))
-            )
-            if self._pulse.suspended():
-                late = None if late is None else late + _BEAT_S
-                continue
-            if late is not None and loop.time() > late:
-                return self._fail(
-                    ChannelTimeout(f"{self._command}: still runs {_GRACE_S:g} s after its timeout")
-                )
-            silent = 0 if await self._alive() else silent + 1
-            if silent == _SILENT_BEATS:
-                self._fail(ChannelTimeout(f"{self._command}: no sign of life from the agent"))
+        """Notice what no answer will ever tell: a dead agent, a stream without end."""
+        silent = 0
+        while silent < _SILENT_BEATS:
+            await asyncio.sleep(_BEAT_S)
+            if not self._pulse.suspended():
+                silent = 0 if await self._moves() else silent + 1
+        self._fail(ChannelTimeout(f"{self._command}: no sign of life from the guest"))
+
+    async def _moves(self) -> bool:
+        seen, self._seen = self._seen, self._received
+        if self._received != seen or self._output.full():
+            return True
+        # When the exit comes, all that was ever written to the streams lies on the host.
+        return self._exit is None and await self._alive()
+
+    async def _enforce(self, limit_s: float) -> None:
+        """Step in when the guest does not keep the command's timeout."""
+        left_s = limit_s + _GRACE_S
+        while left_s > 0:
+            nap_s = min(left_s, _BEAT_S)
+            await asyncio.sleep(nap_s)
+            left_s -= 0 if self._pulse.suspended() else nap_s
+        self._fail(ChannelTimeout(f"{self._command}: still runs {_GRACE_S:g} s after its timeout"))
 
     async def _alive(self) -> bool:
         try:
@@ -212,8 +223,7 @@ class AgentProcess:
         while self._output.empty():
             running = [task for task in self._pumps if not task.done()]
             if not running and self._output.empty():
-                if self._error:
-                    raise self._error
+                self._check()
                 return None
             piece = await _first(self._output.get(), *running)
             if piece is not None:
@@ -224,7 +234,7 @@ class AgentProcess:
         """See Process."""
         await self._input_open()
         for line, piece in encode_stdin(memoryview(data).cast("B"), self._port.nonce):
-            if self._ended.is_set():
+            if self._ended.done():
                 return
             await self._send(line)
             await self._send(piece)
@@ -232,7 +242,7 @@ class AgentProcess:
     async def close_stdin(self) -> None:
         """See Process."""
         await self._input_open()
-        if not self._ended.is_set():
+        if not self._ended.done():
             await self._end_input()
 
     async def _end_input(self) -> None:
@@ -246,17 +256,20 @@ class AgentProcess:
     async def _input_open(self) -> None:
         if not self._wants_input:
             raise LocalProtocolError(f"{self._command}: was started without standard input")
-        ended = asyncio.ensure_future(self._ended.wait())
-        await _first(self._started.wait(), ended)
-        ended.cancel()
+        await _first(self._started.wait(), self._ended)
 
     async def _send(self, data: Buffer) -> None:
-        await self._port.lease.link.send(data)
+        await _first(self._port.lease.link.send(data), self._broken)
+        self._check()
+
+    def _check(self) -> None:
+        if self._error:
+            raise self._error
 
     async def signal(self, name: str) -> None:
         """See Process."""
         for _ in range(40):  # between the request and the fork there is nothing to signal yet
-            if self._ended.is_set() or await self._strike(self._port.lease.name, name):
+            if self._ended.done() or await self._strike(self._port.lease.name, name):
                 return
             await asyncio.sleep(0.05)
 
@@ -284,6 +297,11 @@ async def _first(own: Coroutine[Any, Any, T], *others: asyncio.Future[Any]) -> T
         return task.result() if task.done() else None
     finally:
         task.cancel()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _status(event: Exit) -> ExitStatus:
