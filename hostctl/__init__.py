@@ -1,1 +1,55 @@
-"""Control virtual machines, and reach inside them, with no network."""
+"""Control virtual machines, and reach inside them, with no network.
+
+::
+
+    async with hostctl.Controller() as controller:
+        machine = await controller.create(hostctl.MachineSpec("web", image="tiny"))
+        await machine.start()
+        print((await machine.exec("uname", "-a")).stdout)
+
+The same without async is in `hostctl.sync`. Names are loaded when first used: importing the package
+costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backends.interface import DiskSpec, MachineSpec, Snapshot
+    from .controller import Controller
+    from .errors import HostctlError
+    from .lifecycle import MachineState
+    from .machine import Machine, MachineReport
+    from .state import Home
+
+__all__ = [
+    "Controller",
+    "DiskSpec",
+    "Home",
+    "HostctlError",
+    "Machine",
+    "MachineReport",
+    "MachineSpec",
+    "MachineState",
+    "Snapshot",
+]
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "Controller": "controller",
+    "DiskSpec": "backends.interface",
+    "Home": "state",
+    "HostctlError": "errors",
+    "Machine": "machine",
+    "MachineReport": "machine",
+    "MachineSpec": "backends.interface",
+    "MachineState": "lifecycle",
+    "Snapshot": "backends.interface",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -18,15 +18,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .backends.interface import (
     Backend,
-    DiskReport,
     MachineSpec,
-    Nic,
     Progress,
     Snapshot,
     check_tag,
@@ -43,6 +40,7 @@ from .errors import (
 )
 from .lifecycle import MachineState, guard
 from .localfile import replacing, sized
+from .report import MachineReport
 from .state import FilePulse, Home, MachineFiles, locked
 
 if TYPE_CHECKING:
@@ -66,30 +64,6 @@ MAX_READ = 64 * 1024 * 1024
 
 # A guest with an init is asked properly; one whose init is a script only obeys -f.
 POWER_OFF = "(poweroff || shutdown -h now; sleep 3; sync; poweroff -f) >/dev/null 2>&1 &"
-
-
-@dataclass(frozen=True, slots=True)
-class MachineReport:
-    """All that can be said about a machine. None is what could not be found out now."""
-
-    name: str
-    state: MachineState
-    pid: int | None
-    uptime_s: float | None
-    accel: str | None
-    accel_reason: str | None
-    run_state: str | None  # the hypervisor's own word
-    image: str | None
-    memory_mib: int
-    cpus: int
-    disks: tuple[DiskReport, ...]
-    nics: tuple[Nic, ...] | None  # what the hypervisor shows; () is the proof that there is none
-    guest_nics: tuple[str, ...] | None  # what the guest shows: ("lo",) without a network
-    channel: str
-    capabilities: tuple[str, ...] | None
-    snapshots: tuple[Snapshot, ...]
-    directory: Path
-    console_log: Path
 
 
 class Machine:
@@ -133,7 +107,7 @@ class Machine:
         """Return the state. A process found dead is cleaned up, unless someone is at it already."""
         state = self._backend.state()
         if not state.is_alive and self._files.run.exists():
-            with contextlib.suppress(Busy):
+            with contextlib.suppress(Busy, MachineNotFound):
                 async with self._locked("clean up", timeout_s=0):
                     state = await self._backend.settle()
         return state
@@ -251,23 +225,13 @@ class Machine:
     async def describe(self) -> MachineReport:
         """Ask the hypervisor and the guest; what does not answer within seconds is None."""
         state = await self.state()
-        backend = await self._backend.describe()
         guest_nics, capabilities = None, None
         if state is MachineState.RUNNING:
             guest_nics, capabilities = await self._guest_view()
-        return MachineReport(
-            name=self.name,
-            state=state,
-            pid=backend.pid,
-            uptime_s=backend.uptime_s,
-            accel=backend.accel,
-            accel_reason=backend.accel_reason,
-            run_state=backend.run_state,
-            image=self.spec.image,
-            memory_mib=self.spec.memory_mib,
-            cpus=self.spec.cpus,
-            disks=backend.disks,
-            nics=backend.nics,
+        return MachineReport.of(
+            self.spec,
+            state,
+            await self._backend.describe(),
             guest_nics=guest_nics,
             channel=CHANNEL_NAME,
             capabilities=capabilities,
