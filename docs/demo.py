@@ -209,9 +209,11 @@ class Demo:
         return "precious"
 
     def stop(self) -> str:
-        self.machine.stop()
+        began = time.monotonic()
+        self.machine.stop(timeout_s=60)
         _expect(self.machine.state() is MachineState.STOPPED, "it still runs")
-        return "shut down from inside"
+        _expect(time.monotonic() - began < 60, "it had to be killed")
+        return "it powered itself off"
 
     def delete(self) -> str:
         self.machine.delete()
