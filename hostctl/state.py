@@ -29,7 +29,10 @@ __all__ = [
     "FilePulse",
     "Home",
     "MachineFiles",
+    "cut_log",
     "locked",
+    "previous",
+    "put_aside",
     "read_json",
     "remove_tree",
     "tail",
@@ -331,6 +334,27 @@ def remove_tree(path: Path) -> None:
     import shutil  # here, for it is slow to import and seldom used
 
     shutil.rmtree(path, ignore_errors=True)
+
+
+def put_aside(log: Path) -> None:
+    """Begin a log anew; the one before is kept as `NAME.1`."""
+    with contextlib.suppress(FileNotFoundError):
+        log.rename(previous(log))
+
+
+def cut_log(log: Path, limit_bytes: int) -> None:
+    """Keep a log that others append to below a size: its end becomes `NAME.1`, it begins anew."""
+    with contextlib.suppress(FileNotFoundError), log.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > limit_bytes:
+            file.seek(max(0, size - TAIL_BYTES))
+            previous(log).write_bytes(file.read(TAIL_BYTES))
+            file.truncate(0)
+
+
+def previous(log: Path) -> Path:
+    """Return where the log before this one is kept."""
+    return log.with_name(f"{log.name}.1")
 
 
 def tail(path: Path, lines: int) -> str:

@@ -17,7 +17,7 @@ from hostctl.backends.interface import Backend
 from hostctl.backends.registry import open_backend
 from hostctl.errors import BackendError, BootFailed, SnapshotExists, SnapshotNotFound
 from hostctl.lifecycle import MachineState
-from hostctl.state import Home, MachineFiles
+from hostctl.state import Home, MachineFiles, cut_log, previous
 from hostctl_channels.ports import PORTS
 
 from ..bootsector import COUNTER, FIRST, LAST, REBOOTING, boot_spec
@@ -291,6 +291,14 @@ class TestReport:
         assert list(endpoints) == list(PORTS)
         assert all(path.is_socket() for path in endpoints.values())
         assert bench.files.runtime.stat().st_mode & 0o777 == 0o700
+
+    async def test_the_console_log_can_be_cut_while_the_guest_writes(self, bench: Bench) -> None:
+        await bench.backend.launch()
+        await bench.hears(3)
+        cut_log(bench.files.console_log, 0)
+        await bench.hears(2)
+        assert 0 < bench.files.console_log.stat().st_size < 10
+        assert b"0" in previous(bench.files.console_log).read_bytes()
 
     async def test_two_may_look_while_one_works(self, bench: Bench) -> None:
         await bench.backend.launch()

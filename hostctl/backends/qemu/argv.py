@@ -103,7 +103,8 @@ def _monitors(files: MachineFiles) -> list[str]:
 
 
 def _console(files: MachineFiles) -> list[str]:
-    log = f",logfile={_escape(files.console_log)},logappend=off"
+    # Appended to, so that it can be cut while QEMU writes; launch begins a fresh one.
+    log = f",logfile={_escape(files.console_log)},logappend=on"
     return [
         "-chardev",
         _socket("console", files.socket("console")) + log,

@@ -26,7 +26,7 @@ from ...errors import (
     SnapshotNotFound,
 )
 from ...lifecycle import MachineState
-from ...state import MachineFiles, read_json, remove_tree, tail, write_json
+from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
 from ..interface import BackendReport, Capabilities, MachineSpec, Progress, Snapshot
 from .process import ProcessId, find_by_argument
 
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
 QUIT_S = 3.0  # QEMU's answer to quit and to SIGTERM: it flushes its disks
+MAX_CONSOLE = (
+    64 << 20
+)  # the guest writes it, and must not fill the host's disk; looked at in `settle`
 LAST_LINES = 60  # a panic and its trace
 
 
@@ -108,6 +111,7 @@ class QemuBackend:
 
     async def settle(self) -> MachineState:
         self._files.sweep()
+        cut_log(self._files.console_log, MAX_CONSOLE)
         run = self._run()
         if run is None:
             self._forget()
@@ -139,6 +143,8 @@ class QemuBackend:
         choice = await choose(self._spec, self._files, progress)
         self._forget()
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for log in (self._files.console_log, self._files.qemu_log):
+            put_aside(log)
         launch = Launch(
             run_id=os.urandom(8).hex(),
             accel=choice.accel,

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from hostctl.errors import BackendError, Busy, ConfigError, MachineExists, MachineNotFound
-from hostctl.state import Home, locked, read_json, tail, write_atomic, write_json
+from hostctl.state import (
+    Home,
+    cut_log,
+    locked,
+    previous,
+    put_aside,
+    read_json,
+    tail,
+    write_atomic,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -189,3 +199,18 @@ class TestFiles:
         path.write_bytes(b"x" * 100_000 + b"\none\r\n\x1b[31mtwo\x07\n\n\xffthree\n\n")
         assert tail(path, 3) == "one\n[31mtwo\n\ufffdthree"
         assert tail(tmp_path / "nothing", 3) == ""
+
+    def test_a_log_is_cut_under_its_writer(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        with path.open("ab", buffering=0) as writer:
+            writer.write(b"x" * 100_000 + b"end")
+            cut_log(path, 200_000)
+            assert path.stat().st_size == 100_003
+            cut_log(path, 50_000)
+            writer.write(b"new")
+        assert path.read_bytes() == b"new"
+        assert previous(path).read_bytes().endswith(b"xend")
+        put_aside(path)
+        assert not path.exists()
+        assert previous(path).read_bytes() == b"new"
+        put_aside(path)
