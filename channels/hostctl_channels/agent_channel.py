@@ -223,9 +223,9 @@ class AgentChannel:
 
     async def _strike(self, name: str, signal: str) -> bool:
         """Signal what runs on a port, by the control port."""
+        self._need(Capability.SIGNAL)
         try:
             async with self._port(names=CONTROL) as port, Deadline(self._pulse, _SHORT_S, "signal"):
-                self._need(Capability.SIGNAL)
                 await self._ask(port, messages.signal(suffix(name), signal))
         except RequestFailed:
             return False

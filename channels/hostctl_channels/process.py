@@ -15,6 +15,7 @@ from .errors import (
     GuestError,
     HostctlError,
     LocalProtocolError,
+    Refused,
     SpawnFailed,
 )
 from .interface import STDERR, STDOUT, Buffer, Command, ExitStatus, Pulse
@@ -62,6 +63,8 @@ class AgentProcess:
         self._pulse = pulse
         self._strike = strike
         self._output: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue(_QUEUE)
+        self._arrived = asyncio.Event()  # something lies in `_output`
+        self._frame: asyncio.Task[None] | None = None  # of standard input, being sent
         self._exit: ExitStatus | None = None
         self._error: HostctlError | None = None
         self._received = self._seen = 0  # bytes of output
@@ -107,9 +110,10 @@ class AgentProcess:
                 clean = await self._settle()
         except (HostctlError, TimeoutError) as err:
             logger.debug("%s: could not be ended: %s", self._command, err)
-        for task in self._tasks:
+        tasks = [*self._tasks, self._frame] if self._frame else self._tasks
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         return clean
 
     async def _settle(self) -> bool:
@@ -163,6 +167,7 @@ class AgentProcess:
     async def _keep(self, number: int, view: memoryview) -> None:
         self._received += len(view)
         await self._output.put((number, bytes(view)))
+        self._arrived.set()
 
     async def _listen(self) -> None:
         stream = 0
@@ -211,6 +216,8 @@ class AgentProcess:
         try:
             if await self._strike(self._port.lease.name, "0"):
                 return True
+        except Refused:
+            return True  # nobody could be asked
         except ChannelError:
             return False
         self._fail(ChannelReset(f"{self._command}: its worker in the guest is gone"))
@@ -222,22 +229,31 @@ class AgentProcess:
         """See Process."""
         while self._output.empty():
             running = [task for task in self._pumps if not task.done()]
-            if not running and self._output.empty():
+            if not running:
                 self._check()
                 return None
-            piece = await _first(self._output.get(), *running)
-            if piece is not None:
-                return piece
-        return self._output.get_nowait()
+            self._arrived.clear()
+            await _first(self._arrived.wait(), *running)
+        return self._output.get_nowait()  # after the last await: a cancelled read loses nothing
 
     async def write(self, data: Buffer) -> None:
         """See Process."""
         await self._input_open()
         for line, piece in encode_stdin(memoryview(data).cast("B"), self._port.nonce):
+            await self._frame_sent()
             if self._ended.done():
                 return
-            await self._send(line)
-            await self._send(piece)
+            # A frame once begun is sent whole, even if the writer is cancelled: the guest counts.
+            self._frame = asyncio.create_task(self._send_frame(line, piece))
+            await asyncio.shield(self._frame)
+
+    async def _send_frame(self, line: bytes, piece: memoryview) -> None:
+        await self._send(line)
+        await self._send(piece)
+
+    async def _frame_sent(self) -> None:
+        if self._frame:
+            await asyncio.shield(self._frame)
 
     async def close_stdin(self) -> None:
         """See Process."""
@@ -249,6 +265,7 @@ class AgentProcess:
         """Send the one frame that ends standard input and lets the worker go on, if it waits for
         one.
         """
+        await self._frame_sent()
         if self._started.is_set() and not self._input_ended:
             self._input_ended = True
             await self._send(encode_end(self._port.nonce))

@@ -9,10 +9,11 @@ set -fu
 lc=${LC_ALL-}
 LC_ALL=C
 CDPATH=
+R=
 N='
 '
 
-# frame KIND STREAM LENGTH [FORMAT [ARGUMENT]]: a header and its body (LENGTH < 65536) in one write
+# frame KIND STREAM LENGTH [FORMAT [ARGUMENT]]: LENGTH < 65536, in one write
 frame() {
 	printf "\\235H$1\\00$2$n\\0\\0\\$(($3 >> 14))$(($3 >> 11 & 7))$(($3 >> 8 & 7))\\$(($3 >> 6 & 3))$(($3 >> 3 & 7))$(($3 & 7))${4-}" ${5+"$5"}
 }
@@ -56,9 +57,9 @@ pour() { # LENGTH [DD…]: any length, in blocks
 	if has fullblock; then dd bs=256k count="$s" iflag=fullblock,count_bytes "$@"; else dd bs=1 count="$s" "$@"; fi
 }
 
-# Standard input, port → command. When nobody reads, dd dies, but only after it took its whole body.
+# Standard input. When nobody reads, dd dies after it took its whole body.
 feed() {
-	while IFS=' ' read -r k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
+	while IFS=' ' read -r$R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
 # The one fork. All shells but mksh tell of a death by signal in the foreground.
@@ -66,6 +67,7 @@ child() {
 	if [ "${KSH_VERSION-}" ]; then
 		set -m
 		(birth "$@" >&4 2>&5) &
+		set +m
 		wait $!
 	else (birth "$@" >&4 2>&5); fi
 }
@@ -313,10 +315,10 @@ request() {
 }
 
 serve() {
-	[ ! -t 0 ] || stty raw -echo
+	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+n9999}; } # bash reads ahead on a tty
 	n=0000000000000000
 	frame R 0 0
-	while IFS=' ' read -r k n l t; do
+	while IFS=' ' read -r$R k n l t; do
 		case $k$n:$l in [A-Z]????????????????:*[0-9]) ;; *) continue ;; esac
 		case $n$l in *[!0-9a-f]*) continue ;; esac
 		case $k:$l in X:0) ;; X:*) t=$(take "$l" 2>/dev/null) ;; esac
