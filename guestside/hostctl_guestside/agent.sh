@@ -4,7 +4,7 @@
 #   agent.sh -        serve standard input and output
 #   agent.sh DEVICE   serve one tty or port
 # A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
-# shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163
+# shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163,SC2229
 set -fu
 lc=${LC_ALL-}
 LC_ALL=C
@@ -59,7 +59,7 @@ pour() { # LENGTH [DD…]: any length, in blocks
 
 # Standard input. When nobody reads, dd dies after it took its whole body.
 feed() {
-	while IFS=' ' read -r$R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
+	while IFS=' ' read -r $R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
 # The one fork. All shells but mksh tell of a death by signal in the foreground.
@@ -315,10 +315,10 @@ request() {
 }
 
 serve() {
-	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+n9999}; } # bash reads ahead on a tty
+	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+-n9999}; } # bash reads ahead
 	n=0000000000000000
 	frame R 0 0
-	while IFS=' ' read -r$R k n l t; do
+	while IFS=' ' read -r $R k n l t; do
 		case $k$n:$l in [A-Z]????????????????:*[0-9]) ;; *) continue ;; esac
 		case $n$l in *[!0-9a-f]*) continue ;; esac
 		case $k:$l in X:0) ;; X:*) t=$(take "$l" 2>/dev/null) ;; esac
