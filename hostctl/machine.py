@@ -59,6 +59,7 @@ SNAPSHOT_S = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs
 BUTTON_S = 5.0  # a guest that heeds the power button starts to go at once; then its agent is asked
 REFRESH_S = 5.0
 NICS_S = 5.0
+GONE_S = 0.2
 POLL_S = 0.05
 MAX_READ = 64 * 1024 * 1024
 
@@ -458,26 +459,26 @@ class Machine:
         dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
         try:
             await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
-            if connecting.done() and connecting.exception() is None:
+            error = connecting.exception() if connecting.done() else None
+            if connecting.done() and error is None:
                 self._files.answered.touch()
                 return
-            raise self._boot_failed(timeout_s) from (
-                connecting.exception() if connecting.done() else None
-            )
+            raise await self._boot_failed(error, timeout_s) from error
         finally:
             for task in (connecting, dying):
                 task.cancel()
             await asyncio.gather(connecting, dying, return_exceptions=True)
 
-    def _boot_failed(self, timeout_s: float) -> BootFailed:
-        stderr, console = self._backend.last_words()
-        if self._backend.state().is_alive:
-            what, hint = (
-                f"its agent did not answer within {timeout_s:g} s",
-                f"hostctl console {self.name}",
-            )
+    async def _boot_failed(self, error: BaseException | None, timeout_s: float) -> BootFailed:
+        hint = f"hostctl console {self.name}"
+        # The line breaks a moment before the process is gone.
+        if await self._backend.wait_gone(GONE_S):
+            what, hint = "it ended before its agent answered", f"see {self.console_log}"
+        elif error is None or isinstance(error, TimeoutError):
+            what = f"its agent did not answer within {timeout_s:g} s"
         else:
-            what, hint = "it ended before its agent answered", f"see {self._files.console_log}"
+            what = f"its agent cannot be reached: {error}"
+        stderr, console = self._backend.last_words()
         said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
         return BootFailed(
             f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint

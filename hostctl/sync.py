@@ -47,8 +47,8 @@ class Controller:
     """All machines of one home, as a context manager."""
 
     def __init__(self, home: Home | None = None) -> None:
-        self._loop = _LoopThread()
         self._async = async_controller.Controller(home)
+        self._loop = _LoopThread()
         self.home = self._async.home
 
     def __enter__(self) -> Self:

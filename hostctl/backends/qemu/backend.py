@@ -116,6 +116,8 @@ class QemuBackend:
         if run is None:
             self._forget()
             return MachineState.STOPPED
+        if run.has_crashed:
+            return MachineState.CRASHED
         if (process := run.process(self._spec.name)) is not None:
             if run.pid is None:
                 logger.info("adopting process %d of machine %s", process.pid, self._spec.name)

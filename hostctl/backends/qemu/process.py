@@ -8,7 +8,6 @@ goes through a pidfd, so that not even the instant between check and kill can hi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from ... import procs
 __all__ = ["ProcessId", "find_by_argument"]
 
 PROC = Path("/proc")
-POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +65,21 @@ class ProcessId:
 
     async def wait_gone(self, timeout_s: float) -> bool:
         """Wait until it has ended; False after the deadline."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while self.is_alive:  # noqa: ASYNC110 no event tells of other processes
-                    await asyncio.sleep(POLL_S)
+        try:
+            fd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            loop.add_reader(fd, ended.set)  # a pidfd is readable from the process's end on
+            if self.is_alive:
+                async with asyncio.timeout(timeout_s):
+                    await ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
         return not self.is_alive
 
     async def end(self, polite_s: float) -> None:
