@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(words)
     except UsageError as err:
         render.say(str(err))
-        return exit_for(err, _first(words) or "")
+        return exit_for(err, "exec" if "exec" in words[:2] else "")
     return run(args)
 
 
@@ -78,16 +78,20 @@ def parse(words: list[str]) -> argparse.Namespace:
         UsageError: it cannot be obeyed.
         SystemExit: help or the version was asked for, and printed.
     """
-    first = _first(words)
-    parser = build_parser(first)
-    guest_words: list[str] = []
+    at = next((at for at, word in enumerate(words) if not word.startswith("-")), len(words))
+    first = words[at] if at < len(words) else ""
+    command = next((command for command in COMMANDS if command.name == first), None)
+    if command is None or not _are_verbose(words[:at]):
+        return build_parser(first).parse_args(words)
+    # One command needs one parser: that of all costs 20 ms more.
+    parser = _new_parser(f"hostctl {first}", _sentence(command.help))
+    _furnish(parser, command, verbose=0)
+    ours, guests = words[at + 1 :], list[str]()
     if first == "exec":
-        at = words.index("exec") + 1
-        ours, guest_words = take.split_guest_words(words[at:], _valued_options_of_exec())
-        words = words[:at] + ours
-    args = parser.parse_args(words)
-    if args.label == "exec":
-        args.command = guest_words
+        ours, guests = take.split_guest_words(ours, _valued_options(parser))
+    args = parser.parse_args(words[:at] + ours)
+    if guests:
+        args.command = guests
     return args
 
 
@@ -117,17 +121,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build_parser(first: str | None = None, *, whole: bool = False) -> argparse.ArgumentParser:
-    """Build the parser from the table.
+    """Build the parser of the whole table.
 
-    Only the command whose first word is `first` gets its arguments: declaring those of all costs
-    20 ms. `whole` declares them all, for completion.py.
+    Only the command whose first word is `first` gets its arguments, or all, for completion.py.
     """
-    parser = _Parser(
-        prog="hostctl",
-        description="Control virtual machines, and reach inside them, with no network.",
-        epilog='"hostctl COMMAND --help" tells more about each; "hostctl doctor" checks this host.',
-        formatter_class=_Formatter,
-        allow_abbrev=False,
+    parser = _new_parser(
+        "hostctl",
+        "Control virtual machines, and reach inside them, with no network.",
+        '"hostctl COMMAND --help" tells more about each; "hostctl doctor" checks this host.',
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     _add_verbose(parser, default=0)
@@ -161,7 +162,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for: that costs 50 ms."""
+    """Looks the version up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from hostctl import __version__
@@ -170,13 +171,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _add_group(top: "_Subparsers[_Parser]", name: str) -> "_Subparsers[_Parser]":
-    parser = top.add_parser(
-        name,
-        help=GROUPS[name],
-        description=_sentence(GROUPS[name]),
+def _new_parser(prog: str, description: str, epilog: str | None = None) -> _Parser:
+    return _Parser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
         formatter_class=_Formatter,
         allow_abbrev=False,
+    )
+
+
+def _add_group(top: "_Subparsers[_Parser]", name: str) -> "_Subparsers[_Parser]":
+    about = _sentence(GROUPS[name])
+    parser = top.add_parser(
+        name, help=GROUPS[name], description=about, formatter_class=_Formatter, allow_abbrev=False
     )
     return parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
 
@@ -184,18 +192,21 @@ def _add_group(top: "_Subparsers[_Parser]", name: str) -> "_Subparsers[_Parser]"
 def _add_command(
     parent: "_Subparsers[_Parser]", name: str, command: Command, *, bare: bool
 ) -> None:
-    if bare:
-        parent.add_parser(name, help=command.help, add_help=False, formatter_class=_Formatter)
-        return
     parser = parent.add_parser(
         name,
         help=command.help,
         description=_sentence(command.help),
         formatter_class=_Formatter,
+        add_help=not bare,
         allow_abbrev=False,
     )
+    if not bare:
+        _furnish(parser, command, verbose=argparse.SUPPRESS)
+
+
+def _furnish(parser: _Parser, command: Command, *, verbose: int | str) -> None:
     command.declare(parser)
-    _add_verbose(parser, default=argparse.SUPPRESS)
+    _add_verbose(parser, default=verbose)
     parser.set_defaults(target=command.target, label=command.name)
 
 
@@ -216,14 +227,11 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def _first(words: Sequence[str]) -> str | None:
-    """Return the command's word: nothing but flags may stand before it."""
-    return next((word for word in words if not word.startswith("-")), None)
+def _are_verbose(words: Sequence[str]) -> bool:
+    return all(word == "--verbose" or not word.strip("-v") for word in words)
 
 
-def _valued_options_of_exec() -> frozenset[str]:
-    parser = argparse.ArgumentParser(add_help=False)
-    take.exec_(parser)
+def _valued_options(parser: argparse.ArgumentParser) -> frozenset[str]:
     return frozenset(
         option
         for action in parser._actions

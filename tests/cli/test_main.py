@@ -1,5 +1,6 @@
 """The parser, the cut of `exec`, and what becomes of errors."""
 
+import argparse
 import sys
 from types import ModuleType
 
@@ -48,8 +49,23 @@ def test_the_guests_words_begin_after_the_name(line: str, ours: str, guests: str
 
 
 def test_the_valued_options_of_exec_are_those_it_declares() -> None:
-    options = main._valued_options_of_exec()
+    parser = argparse.ArgumentParser()
+    arguments.exec_(parser)
+    options = main._valued_options(parser)
     assert {"-e", "--env", "-w", "--workdir", "-u", "--user", "--timeout"} == options
+
+
+@pytest.mark.parametrize(
+    "line", ["-v exec web -v ls -v", "-vv exec web ls -v", "exec -vv web ls -v"]
+)
+def test_verbose_may_stand_anywhere_before_the_guests_words(line: str) -> None:
+    args = main.parse(line.split())
+    assert (args.verbose, args.command) == (2, ["ls", "-v"])
+
+
+@pytest.mark.parametrize("line", ["-v snapshot list web", "snapshot list web -v"])
+def test_verbose_may_stand_anywhere_in_a_group(line: str) -> None:
+    assert main.parse(line.split()).verbose == 1
 
 
 @pytest.mark.parametrize(
