@@ -17,7 +17,7 @@ test: ## run all tests, those on real machines too (less: make test ARGS="-m 'no
 	@.ci/setup develop
 	@$(PYTHON) -m pytest $(ARGS)
 
-check: ## lint, types, import contracts, shell scripts
+check: ## lint, types, import contracts, shell scripts, full coverage of the wire
 	@.ci/setup develop
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -25,6 +25,8 @@ check: ## lint, types, import contracts, shell scripts
 	.venv/bin/lint-imports
 	shellcheck $(SHELL_SCRIPTS)
 	shfmt -d $(SHELL_SCRIPTS)
+	$(PYTHON) -m pytest -q tests/unit/wire tests/property tests/fuzz \
+		--cov=hostctl_channels.wire --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 format: ## format Python and shell scripts
 	@.ci/setup develop
@@ -38,9 +40,8 @@ bench: ## measure, and draw the chart of bench/
 
 fuzz: ## fuzz the wire for a while (FUZZ_SECONDS=60)
 	@.ci/setup develop fuzz
-	@for harness in tests/fuzz/fuzz_*.py; do \
-		$(PYTHON) $$harness -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-	done
+	@mkdir -p build/corpus
+	$(PYTHON) -m tests.fuzz build/corpus tests/fuzz/corpus -max_total_time=$(FUZZ_SECONDS)
 
 image: ## build the guest image again, from the newest packages
 	@.ci/setup run

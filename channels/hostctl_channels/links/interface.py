@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hostctl_channels.interface import Buffer
+from ..interface import Buffer
 
 __all__ = ["Link"]
 

@@ -11,8 +11,8 @@ import os
 import socket
 from pathlib import Path
 
-from hostctl_channels.errors import ChannelClosed
-from hostctl_channels.interface import Buffer
+from ..errors import ChannelClosed
+from ..interface import Buffer
 
 __all__ = ["SocketLink", "open_unix"]
 

@@ -12,8 +12,7 @@ from typing import Final
 
 from construct import Bytes, Const, FormatField, Renamed, Struct
 
-from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
-
+from ..errors import LocalProtocolError, RemoteProtocolError
 from .messages import Begin, Data, End, Event, Hello, Ready, Request, parse
 from .schema import HEADER, LINE, MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE
 

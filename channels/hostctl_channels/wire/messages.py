@@ -11,8 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from construct import ConstructError, Struct
 
-from hostctl_channels.errors import RemoteProtocolError
-
+from ..errors import RemoteProtocolError
 from .schema import DONE, ERROR, EXIT, HELLO, VERSION
 
 __all__ = [

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
-
+from ..errors import LocalProtocolError, RemoteProtocolError
 from .framing import Decoder, encode
 from .messages import (
     Begin,
