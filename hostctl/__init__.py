@@ -15,11 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .backends.interface import DiskSpec, MachineSpec, Snapshot
+    from .backends.interface import DiskSpec, MachineSpec
+    from .backends.report import Snapshot
     from .controller import Controller
     from .errors import HostctlError
     from .lifecycle import MachineState
-    from .machine import Machine, MachineReport
+    from .machine import Machine
+    from .report import MachineReport
     from .state import Home
 
 __all__ = [
@@ -42,10 +44,10 @@ _MODULES = {
     "Home": "state",
     "HostctlError": "errors",
     "Machine": "machine",
-    "MachineReport": "machine",
+    "MachineReport": "report",
     "MachineSpec": "backends.interface",
     "MachineState": "lifecycle",
-    "Snapshot": "backends.interface",
+    "Snapshot": "backends.report",
 }
 
 

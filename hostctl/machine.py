@@ -40,12 +40,13 @@ from .errors import (
 )
 from .lifecycle import MachineState, guard
 from .localfile import replacing, sized
-from .report import MachineReport
 from .state import FilePulse, Home, MachineFiles, locked
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
     from hostctl_channels.interface import Progress as ByteProgress
+
+    from .report import MachineReport
 
     LocalPath = str | os.PathLike[str]
     Env = Mapping[str, str] | Mapping[bytes, bytes] | None
@@ -225,6 +226,8 @@ class Machine:
 
     async def describe(self) -> MachineReport:
         """Ask the hypervisor and the guest; what does not answer within seconds is None."""
+        from .report import MachineReport
+
         state = await self.state()
         guest_nics, capabilities = None, None
         if state is MachineState.RUNNING:
@@ -542,6 +545,14 @@ class Machine:
             logger.info("machine %s: its guest does not answer: %s", self.name, err)
             return None, None
         return nics, capabilities
+
+
+def __getattr__(name: str) -> object:
+    if name == "MachineReport":  # loaded on use, see backends/interface.py
+        from .report import MachineReport
+
+        return MachineReport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _telling(console: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .backends.interface import BackendReport, DiskReport, MachineSpec, Nic, Snapshot
+from .backends.interface import MachineSpec
+from .backends.report import BackendReport, DiskReport, Nic, Snapshot
 from .lifecycle import MachineState
 
 __all__ = ["MachineReport"]

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 
 from . import controller as async_controller
 from . import machine as async_machine
-from .backends.interface import MachineSpec, Progress, Snapshot
+from .backends.interface import MachineSpec, Progress
 from .lifecycle import MachineState
-from .machine import MAX_READ, MachineReport
+from .machine import MAX_READ
 from .state import Home
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Process as AsyncProcess
     from hostctl_channels.interface import Progress as ByteProgress
 
+    from .backends.report import Snapshot
     from .machine import Env, LocalPath
+    from .report import MachineReport
 
 __all__ = ["Controller", "Machine", "Process"]
 

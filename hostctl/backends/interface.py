@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConfigError
 from ..lifecycle import MachineState
+
+if TYPE_CHECKING:
+    from .report import BackendReport, DiskReport, Nic, Snapshot
 
 __all__ = [
     "Backend",
@@ -153,48 +155,6 @@ class Capabilities:
     live_snapshots: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A saved moment of a machine. Its size is that of RAM and devices, without the disks."""
-
-    tag: str
-    created: datetime
-    vm_state_bytes: int
-    has_ram: bool = True
-    paused: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Nic:
-    """A network device, as the hypervisor shows it: `kind` is its device type or PCI class."""
-
-    kind: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class DiskReport:
-    """A disk of a machine: the file that is written, and the base that is not."""
-
-    path: Path
-    base: Path | None
-    virtual_bytes: int
-    used_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class BackendReport:
-    """What the hypervisor says about a machine; `None` is what it could not say."""
-
-    pid: int | None = None
-    uptime_s: float | None = None
-    accel: str | None = None
-    accel_reason: str | None = None
-    run_state: str | None = None
-    nics: tuple[Nic, ...] | None = None
-    disks: tuple[DiskReport, ...] = field(default=())
-
-
 class Backend(Protocol):
     """One machine on one hypervisor. Who calls a changing method holds the machine's lock."""
 
@@ -270,6 +230,15 @@ class Backend(Protocol):
 
     def last_words(self) -> tuple[str, str]:
         """Return the ends of the hypervisor's stderr and of the console."""
+
+
+def __getattr__(name: str) -> object:
+    # A dataclass costs a millisecond to import: `hostctl exec` pays for none that it never makes.
+    if name in ("BackendReport", "DiskReport", "Nic", "Snapshot"):
+        from . import report
+
+        return getattr(report, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _text(path: Path | None) -> str | None:

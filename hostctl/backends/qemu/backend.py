@@ -27,12 +27,13 @@ from ...errors import (
 )
 from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
-from ..interface import BackendReport, Capabilities, MachineSpec, Progress, Snapshot
+from ..interface import Capabilities, MachineSpec, Progress
 from .process import ProcessId, find_by_argument
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from ..report import BackendReport, Snapshot
     from .monitor import Monitor
 
 # What only a start, a snapshot or a look inside needs is imported there: qemu.qmp alone is 80 ms of
@@ -237,6 +238,7 @@ class QemuBackend:
             await delete(qmp, self._files, disks, tag, timeout_s)
 
     async def describe(self) -> BackendReport:
+        from ..report import BackendReport
         from .inventory import network_devices
         from .monitor import monitor
         from .snapshot import describe_disks

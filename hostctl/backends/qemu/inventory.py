@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from ...errors import MonitorError
-from ..interface import Nic
+from ..report import Nic
 from .monitor import Monitor
 
 __all__ = ["network_devices"]

@@ -17,7 +17,8 @@ from typing import Any
 from ... import procs
 from ...errors import BackendError, ConfigError
 from ...state import MachineFiles, read_json, write_json
-from ..interface import DiskReport, DiskSpec, Snapshot
+from ..interface import DiskSpec
+from ..report import DiskReport, Snapshot
 from .argv import VMSTATE_NODE, disk_node, disk_path
 from .monitor import Monitor
 
