@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 from typing import Final
 
 from hostctl_channels.errors import ChannelError, GuestError
@@ -122,17 +123,28 @@ async def _feed(process: Process) -> None:
 
 async def _read_stdin() -> bytes:
     """Read what there is. The descriptor stays blocking: it is not ours alone."""
+    while sys.stdin is not None:  # closed before we began; 0 is somebody else's by now
+        try:
+            await _stdin_ready()
+            return os.read(0, STDIN_CHUNK)
+        except BlockingIOError:  # whoever shares the descriptor read it first
+            continue
+        except OSError:  # a folder, or a terminal that is not ours any more: there is no input
+            break
+    return b""
+
+
+async def _stdin_ready() -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     try:
         loop.add_reader(0, _settle, ready)
     except PermissionError:  # epoll refuses regular files and /dev/null, which never block
-        return os.read(0, STDIN_CHUNK)
+        return
     try:
         await ready
     finally:
         loop.remove_reader(0)
-    return os.read(0, STDIN_CHUNK)
 
 
 class _Taps:

@@ -55,8 +55,10 @@ def exit_for(error: BaseException, command: str) -> Exit:
 def _is_unknown_name(error: BaseException) -> bool:
     """Tell our own "no machine, snapshot, image of that name" from a KeyError that is a bug."""
     from hostctl.errors import HostctlError
+    from hostctl_images.errors import ImageNotFound
 
-    return isinstance(error, HostctlError) and isinstance(error, LookupError)
+    is_lookup = isinstance(error, HostctlError) and isinstance(error, LookupError)
+    return is_lookup or isinstance(error, ImageNotFound)
 
 
 def _exit_of_exec(error: BaseException) -> Exit:

@@ -23,6 +23,7 @@ from hostctl.errors import (
     WrongState,
 )
 from hostctl_channels.errors import SpawnFailed
+from hostctl_images.errors import ImageNotFound
 
 from .fakes import FakeController, FakeMachine
 
@@ -102,6 +103,7 @@ def test_a_mistake_is_one_line_and_a_code(
         (ConfigError("x"), Exit.USAGE, Exit.OURS),
         (MachineNotFound("x"), Exit.NOT_FOUND, Exit.OURS),
         (SnapshotNotFound("x", "y"), Exit.NOT_FOUND, Exit.OURS),
+        (ImageNotFound("no image x"), Exit.NOT_FOUND, Exit.OURS),
         (FileNotFoundError(2, "no", "x"), Exit.NOT_FOUND, Exit.OURS),
         (TransferFailed(2, "no such file"), Exit.NOT_FOUND, Exit.OURS),
         (TransferFailed(28, "disk full"), Exit.FAILED, Exit.OURS),
