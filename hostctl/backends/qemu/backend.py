@@ -21,6 +21,7 @@ from ... import procs
 from ...errors import (
     BackendError,
     BootFailed,
+    DeadlineExceeded,
     MonitorError,
     SnapshotExists,
     SnapshotNotFound,
@@ -44,10 +45,11 @@ __all__ = ["QemuBackend"]
 logger = logging.getLogger(__name__)
 
 GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
-QUIT_S = 3.0  # QEMU's answer to quit and to SIGTERM: it flushes its disks
+QUIT_S = 3.0  # QEMU's answer to quit: it flushes its disks
 MAX_CONSOLE = (
     64 << 20
 )  # the guest writes it, and must not fill the host's disk; looked at in `settle`
+TERM_S = 0.5  # what did not heed `quit` hangs, and will hardly heed SIGTERM
 LAST_LINES = 60  # a panic and its trace
 
 
@@ -187,7 +189,9 @@ class QemuBackend:
     async def kill(self) -> None:
         process = self._process()
         if process is not None and not await self._quit(process):
-            await process.end(QUIT_S)
+            await process.end(TERM_S)
+            if process.is_alive:  # its record is kept, or nobody would ever find it again
+                raise DeadlineExceeded(f"qemu process {process.pid} does not end, even by SIGKILL")
         self._forget()
 
     async def pause(self) -> None:
