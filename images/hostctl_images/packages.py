@@ -27,7 +27,10 @@ Dir::Cache "{0}/cache";
 Dir::State::status "/var/lib/dpkg/status";
 Acquire::Languages "none";
 APT::Sandbox::User "";
-"""
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""  # the system's hooks clean folders that only root may clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,11 @@ def _check_system() -> None:
 
 def _download(name: str, folder: Path) -> Path:
     options = ["-o", "APT::Sandbox::User="]
-    if not procs.run(["apt-cache", *options, "search", "--names-only", f"^{re.escape(name)}$"]):
+    try:
+        real = _resolve(name, options)
+    except BuildFailed:
         options = ["-c", str(_private_lists(folder))]
-    real = _resolve(name, options)
+        real = _resolve(name, options)
     procs.run(
         ["apt-get", *options, "-q", "download", real],
         cwd=folder,
