@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -9,11 +10,13 @@ from typing import Self
 
 from .backends.interface import DiskSpec, MachineSpec
 from .backends.registry import open_backend
-from .errors import ConfigError, MachineNotFound
+from .errors import BackendError, ConfigError, MachineNotFound
 from .machine import Machine
 from .state import Home, MachineFiles, read_json, write_json
 
 __all__ = ["Controller"]
+
+logger = logging.getLogger(__name__)
 
 BACKEND = "qemu"
 SPEC_VERSION = 1
@@ -78,13 +81,15 @@ class Controller:
         return machine
 
     def machines(self) -> tuple[Machine, ...]:
-        """Return all machines, sorted by name."""
+        """Return all machines, sorted by name. One that cannot be read is left out, with a warning."""
         found = []
         for name in self.home.names():
             try:
                 found.append(self.machine(name))
             except MachineNotFound:  # deleted since we looked
                 continue
+            except (BackendError, ConfigError) as err:
+                logger.warning("machine %s left out: %s", name, err)
         return tuple(found)
 
 

@@ -323,9 +323,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         data = json.loads(text)
     except ValueError as err:
-        raise BackendError(f"{path} is damaged: {err}", hint="delete the machine") from err
+        raise BackendError(f"{path} is damaged: {err}", hint=f"remove {path.parent}") from err
     if not isinstance(data, dict):
-        raise BackendError(f"{path} is damaged: not an object", hint="delete the machine")
+        raise BackendError(f"{path} is damaged: not an object", hint=f"remove {path.parent}")
     return data
 
 

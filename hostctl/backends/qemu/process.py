@@ -8,6 +8,7 @@ goes through a pidfd, so that not even the instant between check and kill can hi
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 from dataclasses import dataclass
@@ -126,5 +127,6 @@ def _start_ticks(pid: int) -> int | None:
     return int(fields[19])
 
 
+@functools.cache
 def _boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
