@@ -81,7 +81,7 @@ class Controller:
         return machine
 
     def machines(self) -> tuple[Machine, ...]:
-        """Return all machines, sorted by name. One that cannot be read is left out, with a warning."""
+        """Return all machines, sorted by name; one that cannot be read is only warned of."""
         found = []
         for name in self.home.names():
             try:
@@ -102,7 +102,11 @@ def _read(files: MachineFiles) -> tuple[str, MachineSpec]:
             f"{files.spec} has version {data.get('version')}, this hostctl reads {SPEC_VERSION}",
             hint="use the hostctl that made the machine",
         )
-    return data["backend"], MachineSpec.from_json(data["spec"])
+    try:
+        return data["backend"], MachineSpec.from_json(data["spec"])
+    except (KeyError, TypeError) as err:
+        hint = f"remove {files.directory}"
+        raise BackendError(f"{files.spec} is damaged: {err!r}", hint=hint) from err
 
 
 def _resolved(spec: MachineSpec) -> MachineSpec:

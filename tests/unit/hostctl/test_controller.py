@@ -94,12 +94,13 @@ async def test_a_spec_of_another_version_is_not_guessed_at(
         controller.machine("web")
 
 
+@pytest.mark.parametrize("text", ["{", '{"version": 1}', '{"version": 1, "backend": 1, "spec": 2}'])
 async def test_a_machine_that_cannot_be_read_does_not_hide_the_others(
-    controller: Controller, spec: MachineSpec, caplog: pytest.LogCaptureFixture
+    controller: Controller, spec: MachineSpec, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     await controller.create(spec)
     broken = await controller.create(replace(spec, name="broken"))
-    (broken.directory / "machine.json").write_text("{")
+    (broken.directory / "machine.json").write_text(text)
     assert [machine.name for machine in controller.machines()] == ["web"]
     assert "machine broken left out" in caplog.text
 
