@@ -36,6 +36,7 @@ PARTS: Mapping[str, Part] = {
     "dash": _program("dash", "dash"),
     "bash": _program("bash", "bash"),
     "mksh": _program("mksh", "mksh"),
+    "strace": _program("strace", "strace"),
     "shellcheck": _program("shellcheck", "shellcheck"),
     "shfmt": _program("shfmt", "shfmt"),
     "dpkg-deb": _program("dpkg-deb", "dpkg"),

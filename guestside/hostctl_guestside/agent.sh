@@ -103,7 +103,8 @@ u32() { # NUMBER → $b: printf escapes of four bytes
 
 # TERM after $limit seconds, KILL two later
 watch() {
-	trap 'kill $s; exit' TERM
+	: & # so that $! is ours
+	trap 'kill $!; exit' TERM
 	nap "$limit"
 	echo late >"$run/$id.late"
 	slay TERM "$self"
@@ -112,8 +113,7 @@ watch() {
 }
 nap() {
 	sleep "$1" &
-	s=$!
-	wait $s
+	wait $!
 }
 
 perform() {
@@ -358,7 +358,7 @@ links() { # no udev: name the ports
 	done 2>/dev/null
 }
 
-# Guards run in a pipeline: what starts with & ignores SIGINT, and so would every command.
+# Guards run in a pipeline, for what starts with & ignores SIGINT.
 guard() { # ID DEVICE
 	while [ -e "$2" ] && kill -0 $super 2>/dev/null; do (start "$@"); done
 }

@@ -1,0 +1,58 @@
+"""The real agent under four shells, with no machine: on one line (`twin`), or on many ports (`ports`)."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.twin import NEEDS, SHELLS, PtyTwin, SocketTwin
+
+_SHELLS = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
+
+
+@pytest.fixture(params=_SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    """Return the name of a shell."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return an empty folder that everybody may enter and fill, as the guest's /tmp."""
+    path = Path(tempfile.mkdtemp(prefix="twin-"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+async def twin(shell: str, folder: Path) -> AsyncIterator[SocketTwin]:
+    """Return a guest with one port."""
+    twin = SocketTwin(shell, folder)
+    yield twin
+    await twin.close()
+
+
+@pytest.fixture
+async def ports(shell: str, folder: Path) -> AsyncIterator[PtyTwin]:
+    """Return a guest with all kinds of ports."""
+    twin = PtyTwin(shell, folder)
+    yield twin
+    await twin.close()
+
+
+@pytest.fixture
+def nobody() -> str | None:
+    """Return a user to whom permissions mean something; None: we are one."""
+    return "nobody" if os.geteuid() == 0 else None
+
+
+@pytest.fixture
+def root() -> None:
+    """Skip what only root may do."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to change users and mount file systems")
