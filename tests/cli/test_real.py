@@ -181,11 +181,14 @@ def test_a_reader_that_leaves_ends_the_command_quietly(cli: Cli) -> None:
     assert b"tag-of-this-test" not in cli.good("exec", NAME, "--shell", "ps | grep -v grep")
 
 
-def test_a_killed_hostctl_leaves_a_machine_that_answers(cli: Cli) -> None:
-    with cli.begin("exec", NAME, "--shell", "echo on; sleep 600") as running:
+def test_a_killed_hostctl_leaves_no_command_behind(cli: Cli) -> None:
+    with cli.begin("exec", NAME, "--shell", "echo on; sleep 776") as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"on\n"
         running.kill()
+    deadline = time.monotonic() + 20
+    while b"sleep 776" in cli.good("exec", NAME, "--shell", "ps | grep -v grep"):
+        assert time.monotonic() < deadline
     assert cli.good("exec", NAME, "echo", "still here") == b"still here\n"
 
 
@@ -307,17 +310,18 @@ def test_a_snapshot_brings_a_file_back(cli: Cli) -> None:
     assert json.loads(cli.good("snapshot", "list", NAME, "--json")) == []
 
 
-def test_the_consoles_log_has_the_boot(cli: Cli) -> None:
-    assert len(cli.good("console", "--log", NAME)) > 0
-
-
-def test_the_console_lets_go_at_ctrl_bracket(cli: Cli) -> None:
+def test_the_console_and_its_log_have_what_the_guest_says(cli: Cli) -> None:
     with cli.begin("console", NAME) as running:
         assert running.stdin is not None
-        time.sleep(0.5)
+        assert running.stdout is not None
+        # Again and again: what is said before we are attached is in the log only.
+        say = "for n in 1 2 3 4 5 6; do echo said on the console; sleep 0.3; done >/dev/console"
+        cli.good("exec", NAME, "--shell", say)
+        assert running.stdout.readline() == b"said on the console\r\n"
         running.stdin.write(b"\x1d")
         running.stdin.flush()
         assert running.wait(PATIENCE_S) == 0
+    assert b"said on the console\r\n" in cli.good("console", "--log", NAME)
 
 
 def test_reset_boots_anew(cli: Cli) -> None:
