@@ -132,6 +132,13 @@ class TestEnds:
             await machine.exec("true")
         assert caught.value.hint == f"hostctl start {NAME}"
 
+    async def test_a_paused_one_is_woken_to_stop(self, machine: Machine) -> None:
+        await machine.pause()
+        begun = time.monotonic()
+        await machine.stop()
+        assert await machine.state() is MachineState.STOPPED
+        assert time.monotonic() - begun < SOON_S
+
     async def test_a_guest_may_power_itself_off(self, machine: Machine) -> None:
         with pytest.raises(HostctlError):
             await machine.shell("poweroff -f; sleep 60")
