@@ -25,10 +25,10 @@ from .interface import (
     Result,
 )
 from .port import Port
-from .ports import CONTROL, STREAM, WORK, Lease, PortPool, suffix
+from .ports import CONTROL, STREAM, WORK, Lease, PortPool, number, suffix
 from .process import AgentProcess
 from .transfer import download, shown, upload
-from .wire import Done, Failure, Pong, Request, messages
+from .wire import Failure, Request, messages
 
 __all__ = ["AgentChannel"]
 
@@ -116,19 +116,13 @@ class AgentChannel:
             self._need(need)
             await self._ask(port, request, body)
 
-    async def _ask(self, port: Port, request: Request, body: Buffer = b"") -> Done | Pong:
+    async def _ask(self, port: Port, request: Request, body: Buffer = b"") -> None:
         await port.ask(request)
         if body:
             await port.lease.link.send(body)
-        async for event in port.events():
-            match event:
-                case Failure(errno, text):
-                    raise RequestFailed(errno, text)
-                case Done() | Pong():
-                    return event
-                case _:
-                    pass
-        raise AssertionError("the session lets nothing else end a request")
+        answer = await port.answer()
+        if isinstance(answer, Failure):
+            raise RequestFailed(answer.errno, answer.text)
 
     def _need(self, capability: Capability | None) -> None:
         if capability and capability not in self.capabilities:
@@ -203,7 +197,7 @@ class AgentChannel:
     async def _request(
         self, port: Port, streams: list[Lease], command: Command, stdin: bool
     ) -> AgentProcess:
-        names = (suffix(streams[0].name), suffix(streams[1].name)) if streams else None
+        names = (number(streams[0].name), number(streams[1].name)) if streams else None
         request = messages.execute(
             command.argv,
             tuple(command.env.items()),

@@ -129,6 +129,14 @@ class Port:
             for event in await self.receive():
                 yield event
 
+    async def answer(self) -> Event:
+        """Wait for the event that ends the request under way; those before it are dropped."""
+        last: Event = Ready()
+        while self.session.phase is Phase.BUSY:
+            for event in await self.receive():
+                last = event
+        return last
+
     @property
     def is_fresh(self) -> bool:
         """True while the guest's timeline has not been cut since we connected, and nothing is under

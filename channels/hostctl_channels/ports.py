@@ -20,7 +20,7 @@ from .errors import PortsBusy
 from .links.interface import Link
 from .links.stream import open_unix
 
-__all__ = ["CONTROL", "PORTS", "PREFIX", "STREAM", "WORK", "Lease", "PortPool", "suffix"]
+__all__ = ["CONTROL", "PORTS", "PREFIX", "STREAM", "WORK", "Lease", "PortPool", "number", "suffix"]
 
 PREFIX: Final = "org.hostctl."
 CONTROL: Final = (PREFIX + "0",)  # short requests only, so that a signal never waits behind a file
@@ -36,6 +36,11 @@ _RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks
 def suffix(name: str) -> str:
     """Return the part of a port's name that the wire and the socket files use."""
     return name.removeprefix(PREFIX)
+
+
+def number(name: str) -> str:
+    """Return the last part of a stream port's name: what an exec calls it by."""
+    return name.rpartition(".")[2]
 
 
 class Lease:

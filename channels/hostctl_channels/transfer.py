@@ -6,6 +6,7 @@ A put and a get, from the request to the answer. All or nothing is the agent's w
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from typing import Any, BinaryIO, Final, Protocol
 
@@ -13,7 +14,7 @@ from .deadline import Deadline
 from .errors import LocalProtocolError, ShortSource, TransferFailed
 from .interface import FileInfo, Progress, PutOptions
 from .port import Port
-from .wire import Data, Done, Failure, messages
+from .wire import Data, Done, Event, Failure, messages
 
 __all__ = ["download", "shown", "upload"]
 
@@ -68,7 +69,7 @@ async def upload(
             verify=digest is not None,
         )
     )
-    answer = asyncio.ensure_future(_answer(port))
+    answer = asyncio.ensure_future(port.answer())
     try:
         await _body(port, deadline, source, size_bytes, answer, digest, progress, path)
         sha256 = digest.hexdigest() if digest else ""
@@ -89,7 +90,7 @@ async def _body(
     deadline: Deadline,
     source: BinaryIO,
     size_bytes: int,
-    answer: asyncio.Future[Done | Failure],
+    answer: asyncio.Future[Event],
     digest: _Digest | None,
     progress: Progress | None,
     path: bytes,
@@ -140,39 +141,31 @@ async def download(
     """
     digest = _digest(verify)
     await port.ask(messages.get(_checked(path), stat=stat, verify=digest is not None))
-    size = 0
+    size, last = 0, None
     async for event in port.events():
-        match event:
-            case Data(view):
-                size += len(view)
-                if max_bytes is not None and size > max_bytes:
-                    raise TransferFailed(
-                        27, f"{shown(path)}: larger than {max_bytes} bytes", path=path
-                    )
-                sink.write(view)
-                if digest:
-                    digest.update(view)
-                deadline.extend()
-                if progress:
-                    progress(size)
-            case Failure(errno, text):
-                raise TransferFailed(errno, text, path=path)
-            case Done(mode, mtime_s, sha256):
-                if digest and digest.hexdigest() != sha256:
-                    raise TransferFailed(
-                        5, f"{shown(path)}: its digest differs: it changed meanwhile", path=path
-                    )
-                return FileInfo(size, mode, mtime_s, sha256)
-            case _:
-                pass
-    raise AssertionError("the session lets nothing else end a request")
+        last = event
+        if isinstance(event, Data):
+            size += len(event.view)
+            if max_bytes is not None and size > max_bytes:
+                text = f"{shown(path)}: larger than {max_bytes} bytes"
+                raise TransferFailed(errno.EFBIG, text, path=path)
+            _keep(event.view, sink, digest)
+            deadline.extend()
+            if progress:
+                progress(size)
+    if isinstance(last, Failure):
+        raise TransferFailed(last.errno, last.text, path=path)
+    assert isinstance(last, Done)  # the session lets nothing else end a get
+    if digest and digest.hexdigest() != last.sha256:
+        text = f"{shown(path)}: its digest differs: it changed meanwhile"
+        raise TransferFailed(errno.EIO, text, path=path)
+    return FileInfo(size, last.mode, last.mtime_s, last.sha256)
 
 
-async def _answer(port: Port) -> Done | Failure:
-    async for event in port.events():
-        if isinstance(event, Done | Failure):
-            return event
-    raise AssertionError("the session lets nothing else end a request")
+def _keep(view: memoryview, sink: BinaryIO, digest: _Digest | None) -> None:
+    sink.write(view)
+    if digest:
+        digest.update(view)
 
 
 def _digest(verify: str | None) -> _Digest | None:

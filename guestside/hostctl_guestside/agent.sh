@@ -1,8 +1,6 @@
 #!/bin/sh
-# hostctl guest agent, protocol 1: docs/PROTOCOL.md; agent.md explains this file. Needs sh, dd, printf; probes the rest.
-#   agent.sh          serve every org.hostctl.N virtio port, and new ones as they appear
-#   agent.sh -        serve standard input and output
-#   agent.sh DEVICE   serve one tty or port
+# hostctl guest agent: docs/PROTOCOL.md; agent.md explains this file. Needs sh, dd, printf; probes the rest.
+# agent.sh [- | DEVICE]: serve all org.hostctl.N virtio ports, or standard input and output, or one tty.
 # A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
 # shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163,SC2229
 set -fu
@@ -47,7 +45,7 @@ fail() { # WHAT: an error from what a tool said in $log
 has() { case " $features " in *" $1 "*) ;; *) return 1 ;; esac }
 need() { has "$1" || { oops 95 "this guest has no $1" && return 1; }; }
 
-take() { # LENGTH [DD…]: that many bytes of the port, all in memory before they go on
+take() { # LENGTH [DD…]: bytes of the port, all in memory before they go on
 	s=$1 && shift
 	if has fullblock; then dd bs="$s" count=1 iflag=fullblock "$@"; else dd bs=1 count="$s" "$@"; fi
 }
@@ -57,7 +55,7 @@ pour() { # LENGTH [DD…]: any length, in blocks
 	if has fullblock; then dd bs=256k count="$s" iflag=fullblock,count_bytes "$@"; else dd bs=1 count="$s" "$@"; fi
 }
 
-# Standard input. When nobody reads, dd dies after it took its whole body.
+# Standard input. When nobody reads, dd dies after its whole body.
 feed() {
 	while IFS=' ' read -r $R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
@@ -76,17 +74,16 @@ birth() {
 	[ -z "$in$limit" ] || { read -r s t </proc/self/stat && echo "$s" >"$run/$id.job"; }
 	[ -z "$cwd" ] || cd "$cwd" || exit 126
 	if [ "$lc" ]; then LC_ALL=$lc; else unset LC_ALL; fi
-	s=$1 && shift
-	while [ "$s" -gt 0 ]; do
+	while [ $envs -gt 0 ]; do
 		export "$1"
 		shift
-		s=$((s - 1))
+		envs=$((envs - 1))
 	done
 	[ -z "$user" ] || exec su -s /bin/sh -c 'exec "$@"' -- "$user" sh "$@" 4>&- 5>&-
 	exec "$@" 4>&- 5>&-
 }
 
-clock() { # → $u $v: milliseconds of CPU time of dead children
+clock() { # → $u $v: CPU milliseconds of dead children
 	times >"$run/$id.t"
 	{ read -r s && read -r u v; } <"$run/$id.t"
 	msec "$u" && u=$b && msec "$v" && v=$b
@@ -172,17 +169,28 @@ conduct() {
 	else perform "$@" </dev/null; fi
 }
 
-execute() { # OUT ERR STDIN LIMIT CWD USER USAGE COUNT [NAME=VALUE…] ARGV…
-	out=$1 err=$2 in=$3 limit=$4 cwd=$5 user=$6 usage=$7 opened=
-	shift 7
+execute() { # OUT ERR OPTIONS [LIMIT] [CWD] [USER] [COUNT NAME=VALUE…] ARGV…
+	out=$1 err=$2 s=$3 in= usage= limit= cwd= user= envs=0 opened=
+	shift 3
+	while [ "$s" != - ]; do
+		case $s in
+		i*) in=1 ;;
+		r*) usage=1 ;;
+		t*) limit=$1 && shift ;;
+		d*) cwd=$1 && shift ;;
+		u*) user=$1 && shift ;;
+		e*) envs=$1 && shift ;;
+		esac
+		s=${s#?}
+	done
 	[ -z "$cwd" ] || [ -d "$cwd" ] || { oops 2 "$cwd: no such folder to run in" && return; }
 	[ -z "$limit" ] || need signal || return
 	[ -z "$user" ] || { need su && { id -u "$user" >/dev/null 2>&1 || { oops 2 "no user $user" && false; }; }; } || return
 	[ ! -s "$run/$id.sig" ] || : >"$run/$id.sig"
 	if [ "$out" = - ]; then conduct "$@" 4>"$run/$id.o" 5>"$run/$id.e"; else
-		conduct "$@" 4<>"$ports/org.hostctl.$out" 5<>"$ports/org.hostctl.$err"
+		conduct "$@" 4<>"$ports/org.hostctl.out.$out" 5<>"$ports/org.hostctl.out.$err"
 	fi
-	[ "$opened" ] || { : >"$log" && oops 16 "cannot open stream port $out or $err"; }
+	[ "$opened" ] || { : >"$log" && oops 16 "stream port $out or $err is busy"; }
 }
 
 # Every process as pid:parent:session:start → $all
@@ -194,8 +202,8 @@ survey() {
 }
 row() { all="$all $1:$3:$5:${21}"; }
 
-# slay SIGNAL WORKER: signal the command, its descendants and the orphans of the session no older than it, never
-# what an earlier command left behind. KILL goes on until none is left.
+# slay SIGNAL WORKER: the command, its descendants, the orphans of the session no older than it; never what an
+# earlier command left behind. KILL goes on until none is left.
 slay() {
 	job= since= pass=0
 	[ ! -s "$run/$id.job" ] || read -r job <"$run/$id.job"
@@ -222,7 +230,7 @@ grow() { # WORKER: add to $hit until nothing is missing
 	return 0
 }
 
-worker() { # ID → $boss: the pid of its worker, if it is still the same process
+worker() { # ID → $boss: pid of its worker, if it is the same still
 	case $1 in "$id" | *[!0-9]*) false ;; esac && read -r boss born <"$run/$1.pid" && birthday "$boss" && [ $born = $b ] && return
 	oops 3 "no worker on port $1" && false
 }
@@ -246,7 +254,7 @@ restart() { # ID: end its worker with all it runs
 	done_
 }
 
-put() { # PATH UMASK CHMOD MTIME OWNER VERIFY; then LENGTH bytes and a line V with the digest or nothing
+put() { # PATH UMASK CHMOD MTIME OWNER VERIFY; then LENGTH bytes and a line V [DIGEST]
 	part=${1%/*}/.hostctl-$n left=$l
 	if [ -d "$1" ]; then oops 21 "$1: is a directory"; elif [ ! -d "${1%/*}/" ]; then oops 2 "$1: no such folder"; else
 		umask "$2"
@@ -263,7 +271,7 @@ finish() {
 	IFS=' ' read -r k s t want && [ "$k$s" = "V$n" ] &&
 		{ [ -z "$5" ] || chown "$5" "$part"; } && { [ -z "$3" ] || chmod "$3" "$part"; } &&
 		{ [ -z "$4" ] || touch -d "@$4" "$part"; } && [ -z "$6" ] && return
-	s=$(sha256sum <"$part") && [ "'${s%% *}'" = "${want-}" ] || { echo 'not what was sent' >&2 && false; }
+	s=$(sha256sum <"$part") && [ "${s%% *}" = "${want-}" ] || { echo 'not what was sent' >&2 && false; }
 }
 
 remainder() { # → $left: what dd did not take of a body
@@ -296,38 +304,38 @@ get() { # PATH STAT VERIFY
 	frame D 0 ${#facts} %s "$facts"
 }
 
-request() {
-	k=$1 && shift
-	case $k in
-	X) execute "$@" ;;
-	N) frame P 0 0 ;;
-	H) frame H 0 $((${#features} + 1)) '\001%s' "$features" ;;
-	P) put "$@" ;;
-	G) get "$@" ;;
-	K) strike "$@" ;;
-	R) restart "$@" ;;
-	C) ! need date || if date -u -s "@$1" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
-	F) if take "$l" of=/dev/urandom 2>"$log"; then done_; else fail entropy; fi ;;
-	S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
-	V) ;;
-	*) oops 38 "unknown request $k" ;;
-	esac
-}
-
 serve() {
 	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+-n9999}; } # bash reads ahead
 	n=0000000000000000
 	frame R 0 0
 	while IFS=' ' read -r $R k n l t; do
-		case $k$n:$l in [A-Z]????????????????:*[0-9]) ;; *) continue ;; esac
+		case $k$n:$l in
+		N????????????????:0) printf '\235HP\0%s\0\0\0\0' "$n" && continue ;;
+		[A-Z]????????????????:*[0-9]) ;;
+		*) continue ;;
+		esac
 		case $n$l in *[!0-9a-f]*) continue ;; esac
-		case $k:$l in X:0) ;; X:*) t=$(take "$l" 2>/dev/null) ;; esac
-		eval "request $k $t"
+		case $k in
+		X)
+			[ "$l" = 0 ] || t=$(take "$l" 2>/dev/null)
+			eval "execute $t"
+			;;
+		P) eval "put $t" ;;
+		G) eval "get $t" ;;
+		K) eval "strike $t" ;;
+		R) eval "restart $t" ;;
+		H) frame H 0 $((${#features} + 1)) '\001%s' "$features" ;;
+		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
+		F) if take "$l" of=/dev/urandom 2>"$log"; then done_; else fail entropy; fi ;;
+		S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
+		V) ;;
+		*) oops 38 "unknown request $k" ;;
+		esac
 	done
 	return 0
 }
 
-attend() { # ID DEVICE: serve one port while it and the agent are there; with no host, the ready frame blocks
+attend() { # ID DEVICE: serve a port; with no host, the ready frame blocks
 	id=$1 log=$run/$1.log
 	exec 2>>"$log"
 	read -r self s </proc/self/stat && birthday self && echo "$self $b" >"$run/$1.pid"
@@ -358,7 +366,7 @@ links() { # no udev: name the ports
 	done 2>/dev/null
 }
 
-# Guards run in a pipeline, for what starts with & ignores SIGINT.
+# Guards run in a pipeline: what starts with & ignores SIGINT
 guard() { # ID DEVICE
 	while [ -e "$2" ] && kill -0 $super 2>/dev/null; do (start "$@"); done
 }
@@ -367,7 +375,7 @@ start() { # in a session of its own: that is how orphans are found
 	attend "$@"
 }
 
-supervise() { # a guard for each new port; look every two seconds or on USR1; clean up at the end
+supervise() { # a guard for each new port; look every two seconds, or on USR1
 	trap : USR1
 	read -r s t </proc/self/stat && echo "$s" >"$run/super"
 	while kill -0 $super 2>/dev/null; do

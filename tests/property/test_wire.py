@@ -122,8 +122,19 @@ def test_a_request_is_one_line_or_a_line_and_its_body(argv: list[bytes], stdin: 
     line = LINE.parse(buffers[0])
     assert buffers[0].count(b"\n") == 1
     assert line.length == sum(map(len, buffers[1:]))
-    text = buffers[1] if len(buffers) > 1 else buffers[0][21:-1].partition(b" ")[2]
+    text = buffers[1] if len(buffers) > 1 else buffers[0][:-1].split(b" ", 3)[3]
     assert unquote(text)[-len(argv) :] == tuple(argv)
+
+
+@given(
+    st.sampled_from([messages.ping(), messages.entropy(5), messages.restart("1")]),
+    st.lists(WORDS, max_size=4),
+)
+def test_the_fast_line_is_the_declared_one(request: messages.Request, words: list[bytes]) -> None:
+    request = request._replace(words=tuple(words))
+    (line,) = encode(request, NONCE)
+    assert line == LINE.build(request._asdict() | {"nonce": NONCE})
+    assert LINE.parse(line).words == request.words
 
 
 @given(

@@ -74,22 +74,28 @@ def execute(
     user: str | None = None,
     usage: bool = False,
 ) -> Request:
-    """Run `argv`. With `streams`, the two ports its output goes to live.
+    """Run `argv`.
 
-    Else it is kept and sent at the end.
+    With `streams`, the numbers of the two ports its output goes to live; else it is kept and sent
+    at the end.
     """
+    options: list[tuple[bytes, list[bytes]]] = []
+    if stdin:
+        options.append((b"i", []))
+    if usage:
+        options.append((b"r", []))
+    if timeout_s is not None:
+        options.append((b"t", [_seconds(timeout_s)]))
+    if cwd:
+        options.append((b"d", [cwd]))
+    if user:
+        options.append((b"u", [user.encode()]))
+    if env:
+        options.append((b"e", [b"%d" % len(env), *(k + b"=" + v for k, v in env)]))
+    letters = b"".join(letter for letter, _ in options) + b"-"
+    values = [word for _, words in options for word in words]
     out, err = streams or ("-", "-")
-    words = [
-        out.encode(),
-        err.encode(),
-        _flag(stdin),
-        b"" if timeout_s is None else _seconds(timeout_s),
-        cwd or b"",
-        (user or "").encode(),
-        _flag(usage),
-        b"%d" % len(env),
-    ]
-    return Request(b"X", (*words, *(k + b"=" + v for k, v in env), *argv))
+    return Request(b"X", (out.encode(), err.encode(), letters, *values, *argv))
 
 
 def signal(port: str, name: str) -> Request:

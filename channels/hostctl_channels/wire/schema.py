@@ -79,14 +79,15 @@ class _Decimal(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic
         return b"%d" % obj
 
 
+_BARE = rb"[A-Za-z0-9_./:=@%+,-]+"  # what no shell takes for anything but itself
 _PIECE = rb"'[^'\n]*'|\\'|\"\$N\""  # quoted text, a quote, a newline
-_WORD = re.compile(rb"(?:%s)+" % _PIECE)
+_WORD = re.compile(rb"%s|(?:%s)+" % (_BARE, _PIECE))
 
 
 class _Words(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic over Any
     r"""Words as a shell writes them.
 
-    'text', with ' as '\'' and a newline as '"$N"'. Safe to `eval`, easy to parse.
+    Bare, or 'text' with ' as '\'' and a newline as '"$N"'. Safe to `eval`, easy to parse.
     """
 
     def _encode(self, obj: tuple[bytes, ...], context: object, path: str) -> bytes:
@@ -97,13 +98,15 @@ class _Words(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic o
 
 
 def quote(word: bytes) -> bytes:
-    """Write one word, which holds no NUL, as a shell reads it."""
+    """Write one word, which holds no NUL, as a shell reads it: bare where that is safe."""
+    if re.fullmatch(_BARE, word):
+        return word
     return b"'" + word.replace(b"'", b"'\\''").replace(b"\n", b"'\"$N\"'") + b"'"
 
 
 def unquote(text: bytes) -> tuple[bytes, ...]:
     """Read words back. Raises ValueError on anything `quote` does not write."""
-    return tuple(b"".join(map(_plain, re.findall(_PIECE, word))) for word in _split(text))
+    return tuple(map(_plain, _split(text)))
 
 
 def _split(text: bytes) -> list[bytes]:
@@ -117,8 +120,12 @@ def _split(text: bytes) -> list[bytes]:
     return words
 
 
-def _plain(piece: bytes) -> bytes:
-    return {b"\\'": b"'", b'"$N"': b"\n"}.get(piece) or piece[1:-1]
+def _plain(word: bytes) -> bytes:
+    pieces = re.findall(_PIECE, word)
+    return b"".join(_PLAIN.get(piece) or piece[1:-1] for piece in pieces) if pieces else word
+
+
+_PLAIN: Final = {b"\\'": b"'", b'"$N"': b"\n"}
 
 
 def _field(term: bytes) -> Construct[bytes, bytes]:

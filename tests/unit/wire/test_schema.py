@@ -26,6 +26,11 @@ def test_a_word_survives(word: bytes) -> None:
     assert unquote(quote(word)) == (word,)
 
 
+def test_a_safe_word_stands_bare() -> None:
+    assert quote(b"/bin/ls") == b"/bin/ls"
+    assert quote(b"a~") == b"'a~'"
+
+
 def test_words_survive_together() -> None:
     assert unquote(b" ".join(map(quote, HARD))) == tuple(HARD)
 
@@ -35,7 +40,8 @@ def test_no_words_are_no_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"a", b"'a' ' ", b"'a'b", b"'a'  'b'", b"$(reboot)", b"'a';'b'", b"'\n'", b'"$X"']
+    "text",
+    [b"a;", b"'a' ' ", b"'a'b", b"'a'  'b'", b"a*", b"$(reboot)", b"'a';'b'", b"'\n'", b'"$X"'],
 )
 def test_what_we_would_not_write_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="not a list of words"):

@@ -16,9 +16,7 @@ DOC = (Path(__file__).parents[3] / "docs" / "PROTOCOL.md").read_text()
 REQUESTS = {
     "host-hello": encode(m.hello(), NONCE),
     "host-ping": encode(m.ping(), NONCE),
-    "host-exec-streams": encode(
-        m.execute([b"echo", b"it's\n2"], streams=("out.0", "out.1")), NONCE
-    ),
+    "host-exec-streams": encode(m.execute([b"echo", b"it's\n2"], streams=("0", "1")), NONCE),
     "host-exec-all": encode(
         m.execute(
             [b"id"],
