@@ -42,5 +42,5 @@ async def test_power_button_ends_it_in_order(machine: Machine) -> None:
 
 
 async def test_poweroff_inside_ends_the_machine(machine: Machine) -> None:
-    await machine.shell("(sleep 0.2; poweroff) >/dev/null 2>&1 &")
+    await machine.shell("(sleep 1; poweroff) >/dev/null 2>&1 &")
     await machine.wait(MachineState.STOPPED, STOP_S)
