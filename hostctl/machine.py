@@ -16,10 +16,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .backends.interface import (
     Backend,
@@ -38,18 +37,14 @@ from .errors import (
     MachineNotFound,
     SnapshotNotFound,
 )
+from .guest import Guest
 from .lifecycle import MachineState, guard
-from .localfile import replacing, sized
 from .state import FilePulse, Home, MachineFiles, locked
 
 if TYPE_CHECKING:
-    from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
-    from hostctl_channels.interface import Progress as ByteProgress
+    from hostctl_channels.interface import Channel
 
     from .report import MachineReport
-
-    LocalPath = str | os.PathLike[str]
-    Env = Mapping[str, str] | Mapping[bytes, bytes] | None
 
 __all__ = ["Machine", "MachineReport"]
 
@@ -62,13 +57,12 @@ REFRESH_S = 5.0
 NICS_S = 5.0
 GONE_S = 0.2
 POLL_S = 0.05
-MAX_READ = 64 * 1024 * 1024
 
 # A guest with an init is asked properly; one whose init is a script only obeys -f.
 POWER_OFF = "(poweroff || shutdown -h now; sleep 3; sync; poweroff -f) >/dev/null 2>&1 &"
 
 
-class Machine:
+class Machine(Guest):
     """A virtual machine. Comes from a Controller, which also closes it."""
 
     def __init__(
@@ -297,124 +291,6 @@ class Machine:
             await self._backend.settle()
             await self._backend.delete_snapshot(tag, SNAPSHOT_S)
 
-    # The inside
-
-    async def exec(
-        self,
-        *argv: str | bytes,
-        env: Env = None,
-        cwd: str | bytes | None = None,
-        user: str | None = None,
-        input: Buffer | None = None,
-        timeout_s: float | None = None,
-        check: bool = False,
-        usage: bool = False,
-    ) -> Result:
-        """Run a command, without a shell, to its end. `check` raises CommandFailed unless ok."""
-        from hostctl_channels.interface import Command
-
-        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
-        result = await self._reach().exec(command, input=input)
-        return result.check() if check else result
-
-    async def shell(
-        self,
-        line: str,
-        *,
-        env: Env = None,
-        cwd: str | bytes | None = None,
-        user: str | None = None,
-        input: Buffer | None = None,
-        timeout_s: float | None = None,
-        check: bool = False,
-        usage: bool = False,
-    ) -> Result:
-        """Run a line of the guest's /bin/sh."""
-        return await self.exec(
-            "sh",
-            "-c",
-            line,
-            env=env,
-            cwd=cwd,
-            user=user,
-            input=input,
-            timeout_s=timeout_s,
-            check=check,
-            usage=usage,
-        )
-
-    def spawn(
-        self,
-        *argv: str | bytes,
-        stdin: bool = False,
-        env: Env = None,
-        cwd: str | bytes | None = None,
-        user: str | None = None,
-        timeout_s: float | None = None,
-        usage: bool = False,
-    ) -> AbstractAsyncContextManager[Process]:
-        """Run a command with live streams; leaving the context kills it if it still runs."""
-        from hostctl_channels.interface import Command
-
-        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
-        return self._spawn(command, stdin)
-
-    async def put(
-        self,
-        source: LocalPath | BinaryIO | bytes,
-        guest_path: str | bytes,
-        *,
-        mode: int | None = None,
-        mtime_s: float | None = None,
-        owner: str | None = None,
-        verify: str | None = None,
-        progress: ByteProgress | None = None,
-    ) -> FileInfo:
-        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all."""
-        from hostctl_channels.interface import PutOptions
-
-        options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
-        with sized(source) as (file, size_bytes):
-            channel = self._reach()
-            return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
-
-    async def get(
-        self,
-        guest_path: str | bytes,
-        destination: LocalPath | BinaryIO,
-        *,
-        stat: bool = False,
-        verify: str | None = None,
-        max_bytes: int | None = None,
-        progress: ByteProgress | None = None,
-    ) -> FileInfo:
-        """Read a guest file to a path, replaced whole or not at all, or into an open file.
-
-        `stat` asks for its mode and times too; nothing is done with them here.
-        """
-        with replacing(destination) as sink:
-            channel = self._reach()
-            return await channel.get(
-                os.fsencode(guest_path),
-                sink,
-                stat=stat,
-                verify=verify,
-                max_bytes=max_bytes,
-                progress=progress,
-            )
-
-    async def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
-        """Return the content of a guest file of at most `max_bytes`."""
-        import io
-
-        sink = io.BytesIO()
-        await self.get(guest_path, sink, max_bytes=max_bytes)
-        return sink.getvalue()
-
-    async def ping(self) -> float:
-        """Return the seconds that a round trip to the agent took."""
-        return await self._reach().ping()
-
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
         if self._channel is not None:
@@ -449,12 +325,6 @@ class Machine:
                 self._backend.endpoints(), self._files.runtime, self._pulse
             )
         return self._channel
-
-    @contextlib.asynccontextmanager
-    async def _spawn(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
-        channel = self._reach()
-        async with channel.spawn(command, stdin=stdin) as process:
-            yield process
 
     async def _ready(self, timeout_s: float) -> None:
         """Wait until the agent answers, or QEMU ends, or time is up."""

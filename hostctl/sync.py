@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
+from .guest import MAX_READ
 from .lifecycle import MachineState
-from .machine import MAX_READ
 from .state import Home
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Progress as ByteProgress
 
     from .backends.report import Snapshot
-    from .machine import Env, LocalPath
+    from .guest import Env, LocalPath
     from .report import MachineReport
 
 __all__ = ["Controller", "Machine", "Process"]

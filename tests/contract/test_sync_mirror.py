@@ -16,7 +16,9 @@ PAIRS = [
 
 
 def public(cls: type[Any]) -> dict[str, Any]:
-    return {name: value for name, value in vars(cls).items() if not name.startswith("_")}
+    bases = [base for base in reversed(cls.__mro__) if base.__module__.startswith("hostctl")]
+    found = {name: value for base in bases for name, value in vars(base).items()}
+    return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
 def shape(function: Any) -> list[tuple[str, object, object, str]]:

@@ -1,0 +1,156 @@
+"""The inside of a machine: commands and files, in the words a caller has (paths, text, keywords).
+
+What a machine's life has to do with it is machine.py's; what travels is the channel's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, BinaryIO
+
+from .localfile import replacing, sized
+
+if TYPE_CHECKING:
+    from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
+    from hostctl_channels.interface import Progress as ByteProgress
+
+    LocalPath = str | os.PathLike[str]
+    Env = Mapping[str, str] | Mapping[bytes, bytes] | None
+
+__all__ = ["MAX_READ", "Guest"]
+
+MAX_READ = 64 * 1024 * 1024
+
+
+class Guest(ABC):
+    """What can be done inside a machine that runs; its channel connects by itself."""
+
+    @abstractmethod
+    def _reach(self) -> Channel:
+        """Return the channel to a guest that is awake. Raises WrongState when it is not."""
+
+    async def exec(
+        self,
+        *argv: str | bytes,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        check: bool = False,
+        usage: bool = False,
+    ) -> Result:
+        """Run a command, without a shell, to its end. `check` raises CommandFailed unless ok."""
+        from hostctl_channels.interface import Command
+
+        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
+        result = await self._reach().exec(command, input=input)
+        return result.check() if check else result
+
+    async def shell(
+        self,
+        line: str,
+        *,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        check: bool = False,
+        usage: bool = False,
+    ) -> Result:
+        """Run a line of the guest's /bin/sh."""
+        return await self.exec(
+            "sh",
+            "-c",
+            line,
+            env=env,
+            cwd=cwd,
+            user=user,
+            input=input,
+            timeout_s=timeout_s,
+            check=check,
+            usage=usage,
+        )
+
+    def spawn(
+        self,
+        *argv: str | bytes,
+        stdin: bool = False,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        usage: bool = False,
+    ) -> AbstractAsyncContextManager[Process]:
+        """Run a command with live streams; leaving the context kills it if it still runs."""
+        from hostctl_channels.interface import Command
+
+        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
+        return self._spawn(command, stdin)
+
+    async def put(
+        self,
+        source: LocalPath | BinaryIO | bytes,
+        guest_path: str | bytes,
+        *,
+        mode: int | None = None,
+        mtime_s: float | None = None,
+        owner: str | None = None,
+        verify: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> FileInfo:
+        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all."""
+        from hostctl_channels.interface import PutOptions
+
+        options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
+        with sized(source) as (file, size_bytes):
+            channel = self._reach()
+            return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
+
+    async def get(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath | BinaryIO,
+        *,
+        stat: bool = False,
+        verify: str | None = None,
+        max_bytes: int | None = None,
+        progress: ByteProgress | None = None,
+    ) -> FileInfo:
+        """Read a guest file to a path, replaced whole or not at all, or into an open file.
+
+        `stat` asks for its mode and times too; nothing is done with them here.
+        """
+        with replacing(destination) as sink:
+            channel = self._reach()
+            return await channel.get(
+                os.fsencode(guest_path),
+                sink,
+                stat=stat,
+                verify=verify,
+                max_bytes=max_bytes,
+                progress=progress,
+            )
+
+    async def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
+        """Return the content of a guest file of at most `max_bytes`."""
+        import io
+
+        sink = io.BytesIO()
+        await self.get(guest_path, sink, max_bytes=max_bytes)
+        return sink.getvalue()
+
+    async def ping(self) -> float:
+        """Return the seconds that a round trip to the agent took."""
+        return await self._reach().ping()
+
+    @contextlib.asynccontextmanager
+    async def _spawn(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
+        channel = self._reach()
+        async with channel.spawn(command, stdin=stdin) as process:
+            yield process
