@@ -6,6 +6,7 @@ from typing import Final
 
 import hostctl_images
 from hostctl.backends.interface import DiskSpec, MachineSpec
+from hostctl.errors import MachineExists
 
 from . import opening, render, units
 from .exits import UsageError
@@ -18,6 +19,7 @@ def create(args: argparse.Namespace) -> int:
     """Make the machine; build its image first when there is none."""
     spec = spec_of(args)
     if spec.image is not None:
+        opening.run(_refuse_taken(spec.name))  # before a build of half a minute
         _ensure_image(spec.image)
     return opening.run(_create(args, spec))
 
@@ -80,6 +82,13 @@ async def _create(args: argparse.Namespace, spec: MachineSpec) -> int:
     else:
         next_step = "" if args.start else f'; next: "hostctl start {spec.name}"'
         render.talk(f"{spec.name}: {'ready' if args.start else 'created'}{next_step}")
+    return 0
+
+
+async def _refuse_taken(name: str) -> int:
+    async with opening.open_controller() as controller:
+        if name in {machine.name for machine in controller.machines()}:
+            raise MachineExists(name)
     return 0
 
 
