@@ -1,0 +1,87 @@
+"""The comparison as one picture, for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from .line import BOTH, EXEC, FLOOR_SHELL, GET, PING, PUT
+from .samples import Samples
+
+__all__ = ["draw"]
+
+_BARS: Final = {
+    "hostctl": ("hostctl", "#0b6e4f"),
+    "raw": ("raw line: C in the guest, nothing but the bytes", "#a9b4c2"),
+    "qga": ("QEMU guest agent, at its best", "#e0a458"),
+}
+_INK: Final = "#24292f"
+_HEIGHT: Final = 0.26
+
+
+def draw(samples: Samples, path: Path, caption: str) -> None:
+    """Write the chart to `path`, an SVG."""
+    matplotlib.rcParams.update({"svg.hashsalt": "hostctl", "font.size": 11, "text.color": _INK})
+    figure = Figure(figsize=(9.6, 4.5), facecolor="white", layout="constrained")
+    FigureCanvasSVG(figure)
+    left, right = figure.subplots(1, 2)
+    _panel(left, samples, [PING, EXEC, BOTH], "ms")
+    left.set_title("Milliseconds: shorter is better", loc="left", fontsize=12)
+    _panel(right, samples, [PUT, GET], "MB/s")
+    right.set_title("MB/s of one large file: longer is better", loc="left", fontsize=12)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.supxlabel(caption, fontsize=9, color="#57606a")
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _panel(axes: Any, samples: Samples, tasks: list[str], unit: str) -> None:
+    values = []
+    for row, task in enumerate(tasks):
+        there = [name for name in _BARS if samples.has(task, name)]
+        for place, name in enumerate(there):
+            at = row + (place - (len(there) - 1) / 2) * _HEIGHT
+            values.append(samples.median(task, name))
+            _bar(axes, at, values[-1], *_BARS[name])
+        if samples.has(task, FLOOR_SHELL):
+            _floor(axes, row, samples.median(task, FLOOR_SHELL))
+    _dress(axes, tasks, min(values), max(values))
+
+
+def _bar(axes: Any, at: float, value: float, label: str, color: str) -> None:
+    known = axes.get_legend_handles_labels()[1]
+    axes.barh(at, value, _HEIGHT * 0.9, color=color, label=None if label in known else label)
+    text = f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    axes.annotate(text, (value, at), (4, 0), textcoords="offset points", va="center", fontsize=10)
+
+
+def _floor(axes: Any, row: int, value: float) -> None:
+    label = "what the guest's shell needs for it, by itself"
+    known = axes.get_legend_handles_labels()[1]
+    reach = _HEIGHT * 1.2
+    axes.plot(
+        [value, value],
+        [row - reach, row + reach],
+        color=_INK,
+        linewidth=1.4,
+        linestyle=(0, (2, 1.5)),
+        label=None if label in known else label,
+    )
+
+
+def _dress(axes: Any, tasks: list[str], least: float, most: float) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(least / 3, most * 2.2)  # room for the figures
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(tasks)), [task.replace(" with ", "\nwith ") for task in tasks])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", which="both", colors="#57606a", labelsize=9)
+    axes.grid(axis="x", color="#eaeef2")
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
