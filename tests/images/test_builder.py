@@ -85,7 +85,7 @@ def test_manifest_names_every_input(packages: Path) -> None:
     assert manifest["digest"] == image.digest
     assert sorted(manifest["packages"]) == ["busybox-static", "linux-image-6.1.0-1-cloud-amd64"]
     assert all(len(sha256) == 64 for _, sha256 in manifest["packages"].values())
-    assert sorted(manifest["texts"]) == ["agent", "init", "recipe"]
+    assert sorted(manifest["texts"]) == ["agent", "button", "rc", "recipe"]
     assert sorted(manifest["outputs"]) == ["initrd", "vmlinux"]
 
 

@@ -12,7 +12,6 @@ import hostctl_images
 from hostctl_images import tiny
 from hostctl_images.image import cache_folder
 
-INIT = resources.files(tiny) / "init"
 SAFE_WITH_KVM = ("tsc_early_khz", "lpj=", "tsc=reliable", "clocksource=")
 
 
@@ -22,11 +21,11 @@ def image() -> hostctl_images.Image:
 
 
 @pytest.mark.needs("shellcheck", "shfmt")
-def test_init_is_clean() -> None:
+@pytest.mark.parametrize("script", tiny.SCRIPTS)
+def test_script_is_clean(script: str) -> None:
+    text = (resources.files(tiny) / script).read_bytes()
     for words in (["shellcheck", "-"], ["shfmt", "-d"]):
-        done = subprocess.run(
-            words, input=INIT.read_bytes(), capture_output=True, timeout=30, check=False
-        )
+        done = subprocess.run(words, input=text, capture_output=True, timeout=30, check=False)
         assert (done.returncode, done.stdout) == (0, b"")
 
 

@@ -29,8 +29,16 @@ async def test_programs_are_found_by_all_their_usual_paths(machine: Machine) -> 
 
 
 async def test_orphans_are_reaped(machine: Machine) -> None:
-    result = await machine.shell("(true & true &) & wait; sleep 0.5; ps -o stat", check=True)
-    assert b"Z" not in result.stdout.partition(b"\n")[2]
+    await machine.shell("(true & true &)", check=True)
+    result = await machine.shell("sleep 0.5; ps -o ppid,stat", check=True)
+    of_init = [line.split()[1] for line in result.stdout.splitlines() if line.split()[0] == b"1"]
+    assert of_init
+    assert not [state for state in of_init if state.startswith(b"Z")]
+
+
+async def test_commands_are_not_deaf_to_ctrl_c(machine: Machine) -> None:
+    result = await machine.exec("grep", "SigIgn", "/proc/self/status", check=True)
+    assert int(result.stdout.split()[1], 16) & 0b110 == 0  # SIGINT and SIGQUIT
 
 
 async def test_power_button_ends_it_in_order(machine: Machine) -> None:

@@ -20,7 +20,7 @@ __all__ = ["APPEND", "BUSYBOX_PACKAGE", "KERNEL_PACKAGE", "MODULES", "entries", 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
 
-# All virtio is modular in the cloud kernel. Loaded in this order by init, each after its needs.
+# All virtio is modular in the cloud kernel. Loaded in this order by rc, each after its needs.
 MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_rng", "button", "evdev")
 
 # Work that a guest of ours does not need. A name that a kernel does not have is ignored.
@@ -47,6 +47,8 @@ APPEND = " ".join(
     )
 )
 
+SCRIPTS = ("rc", "button")
+
 USER_ID = 1000
 
 PASSWD = f"""\
@@ -61,17 +63,30 @@ nogroup:x:65534:
 """
 
 
+# busybox init, not a shell script: a shell makes what it starts by `&` deaf to SIGINT, and all of
+# its children: no Ctrl-C would ever reach a command.
+INITTAB = """\
+::sysinit:/etc/rc
+::once:/etc/button
+::respawn:/bin/hostctl-agent </dev/null
+::ctrlaltdel:reboot
+::shutdown:umount -a -r
+"""
+
+
 def texts() -> Mapping[str, bytes]:
     """Return the texts of ours that go into the image: a change of one makes an image stale."""
-    init = resources.files(__name__) / "init"
-    return {"agent": hostctl_guestside.agent(), "init": init.read_bytes()}
+    ours = {name: (resources.files(__name__) / name).read_bytes() for name in SCRIPTS}
+    return {"agent": hostctl_guestside.agent(), **ours}
 
 
 def entries(modules: Sequence[Module], busybox: bytes, applets: Iterable[str]) -> dict[str, Entry]:
     """Return all files of the initramfs."""
     ours = texts()
     files = {
-        "init": cpio.file(ours["init"], 0o755),
+        "init": cpio.link("bin/busybox"),
+        **{f"etc/{name}": cpio.file(ours[name], 0o755) for name in SCRIPTS},
+        "etc/inittab": cpio.file(INITTAB.encode()),
         "bin/hostctl-agent": cpio.file(ours["agent"], 0o755),
         "bin/busybox": cpio.file(busybox, 0o755),
         # Every applet in one folder, which all the usual paths lead to.
@@ -83,7 +98,7 @@ def entries(modules: Sequence[Module], busybox: bytes, applets: Iterable[str]) -
         "tmp": cpio.directory(0o1777),
         "root": cpio.directory(0o700),
         "home/user": cpio.directory(0o700, (USER_ID, USER_ID)),
-        # The kernel opens its console, and init its /dev/null, before devtmpfs is there.
+        # The kernel and init open these before devtmpfs is there.
         "dev/console": cpio.node(5, 1, 0o600),
         "dev/null": cpio.node(1, 3, 0o666),
         "etc/passwd": cpio.file(PASSWD.encode()),
