@@ -24,6 +24,9 @@ BINARY = "qemu-system-x86_64"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 MAX_PORTS = 31  # the device's own ceiling: hot-plugged ports stay possible
 VMSTATE_NODE = "vmstate"
+# Boots a second sooner than `pc` under TCG: the guest interprets pc's interrupt table, a loop in
+# ACPI byte code, once per PCI device (images/README.md has the numbers).
+MACHINE = "q35,sata=off,smbus=off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
         *("-nodefaults", "-no-user-config", "-nic", "none", "-display", "none"),
         *("-sandbox", SANDBOX),
         *("-pidfile", str(files.pid)),
-        *("-machine", "pc"),
+        *("-machine", MACHINE),
         *accel_arguments(launch.accel, spec.cpus),
         *("-m", str(spec.memory_mib), "-smp", str(spec.cpus)),
         *("-rtc", "base=utc"),
