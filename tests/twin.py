@@ -102,6 +102,7 @@ def twin_path(shell: str, folder: Path) -> str:
     applets = folder / "applets"
     if not applets.exists():
         applets.mkdir()
+        applets.chmod(0o755)
         busybox = shutil.which("busybox")
         assert busybox
         for name in subprocess.check_output([busybox, "--list"], text=True).split():
@@ -121,10 +122,12 @@ class _Twin:
         self.pulse = StillPulse()
         self.agents: list[subprocess.Popen[bytes]] = []
         self.leftovers_are_fine = False
+        self.feels_pipe = True  # False: a broken line is an error and no signal, as with a port
         self._user = user
         self._wrapper = tuple(wrapper)
         self._script = folder / "agent.sh"
         self._script.write_bytes(agent())
+        self._script.chmod(0o644)
 
     def _launch(self, *words: str, line: socket.socket | int, environ: Mapping[str, str]) -> None:
         key, _, value = self.family.mark.partition("=")
@@ -146,6 +149,7 @@ class _Twin:
                 env=environ,
                 cwd="/",
                 user=self._user,
+                restore_signals=self.feels_pipe,  # Python itself ignores SIGPIPE
                 start_new_session=True,
             )
         self.agents.append(process)

@@ -261,8 +261,8 @@ put() { # PATH UMASK CHMOD MTIME OWNER VERIFY; then LENGTH bytes and a line V [D
 		pour "$l" of="$part" 2>"$log" && left= || remainder
 		umask 022
 		[ -z "$left" ] && finish "$@" 2>"$log" && mv -f "$part" "$1" 2>"$log" && done_ && return
-		fail "$1"
 		rm -f "$part"
+		fail "$1"
 	fi
 	[ -z "$left" ] || pour "$left" of=/dev/null 2>/dev/null
 }

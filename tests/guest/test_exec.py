@@ -193,7 +193,7 @@ async def test_output_of_any_kind_and_size_is_complete(twin: SocketTwin) -> None
 
 
 async def test_output_beyond_the_limit_is_an_error_and_the_channel_lives(twin: SocketTwin) -> None:
-    twin.leftovers_are_fine = True  # its folder: the agent dies of SIGPIPE, which no port sends
+    twin.feels_pipe = False
     with pytest.raises(OutputTooLarge):
         await twin.channel.exec(Command.of("printf", "%0100d", "1"), max_output_bytes=99)
     assert (await run(twin, "echo", "ok")).stdout == b"ok\n"
