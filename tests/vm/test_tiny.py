@@ -30,9 +30,8 @@ async def test_programs_are_found_by_all_their_usual_paths(machine: Machine) -> 
 
 async def test_orphans_are_reaped(machine: Machine) -> None:
     await machine.shell("(true & true &)", check=True)
-    result = await machine.shell(
-        "sleep 2.5; ps -o ppid,stat", check=True
-    )  # init looks once a second
+    # init looks once a second.
+    result = await machine.shell("sleep 2.5; ps -o ppid,stat", check=True)
     of_init = [line.split()[1] for line in result.stdout.splitlines() if line.split()[0] == b"1"]
     assert of_init
     assert not [state for state in of_init if state.startswith(b"Z")]
