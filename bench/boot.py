@@ -27,7 +27,7 @@ from hostctl_images.image import cache_folder
 
 DEADLINE_S = 60
 PORTS = 5
-LEAN_Q35 = ("-machine", "q35,sata=off,smbus=off")
+MACHINE = "q35,sata=off,smbus=off"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Variant:
     kernel: Path
     initrd: Path
     append: str
+    machine: str = MACHINE
     extra: tuple[str, ...] = ()
 
 
@@ -86,7 +87,7 @@ def _variants(folder: Path) -> Iterator[Variant]:
             yield replace(ours, name=f"without `{word.split('=')[0]}`", append=rest)
     yield replace(ours, name="with `mitigations=off`", append=f"{image.append} mitigations=off")
     yield replace(ours, name="with `acpi=noirq`", append=f"{image.append} acpi=noirq")
-    yield replace(ours, name="QEMU: -machine q35, lean", extra=LEAN_Q35)
+    yield replace(ours, name="QEMU: -machine pc", machine="pc")
     yield replace(ours, name="QEMU: -bios qboot.rom", extra=("-bios", "qboot.rom"))
 
 
@@ -117,7 +118,17 @@ def _cpu_s(pid: int) -> float:
 
 def _argv(variant: Variant, path: Path) -> list[str]:
     argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nic", "none"]
-    argv += ["-display", "none", "-accel", "tcg,thread=multi", "-m", "256", "-no-reboot"]
+    argv += [
+        "-machine",
+        variant.machine,
+        "-display",
+        "none",
+        "-accel",
+        "tcg,thread=multi",
+        "-m",
+        "256",
+        "-no-reboot",
+    ]
     argv += ["-kernel", str(variant.kernel), "-initrd", str(variant.initrd)]
     argv += ["-append", variant.append, "-serial", "null", *variant.extra]
     argv += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci,max_ports=31"]
