@@ -173,8 +173,8 @@ class _Version(argparse.Action):
 def _load(target: str) -> Callable[[argparse.Namespace], int]:
     """Import the command's module, which imports most of hostctl.
 
-    Two things are kept from costing 40 ms of 290: looking for garbage among what importing makes,
-    which has none; and TLS, which asyncio loads if it finds it, and which no machine needs.
+    Two things are kept from costing some 20 ms of 290: looking for garbage among what importing
+    makes, which has none; and TLS, which asyncio loads if it finds it, and which no machine needs.
     """
     gc.set_threshold(20_000)
     hidden = "ssl" not in sys.modules

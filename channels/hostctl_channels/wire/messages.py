@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from construct import ConstructError, Struct
 
-from ..errors import RemoteProtocolError
-from .schema import DONE, ERROR, EXIT, HELLO, VERSION
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .schema import DONE, ERROR, EXIT, HELLO, MAX_ENTROPY, VERSION
 
 __all__ = [
     "Begin",
@@ -147,7 +147,9 @@ def clock(unix_s: float) -> Request:
 
 
 def entropy(size_bytes: int) -> Request:
-    """Feed the random pool with the body."""
+    """Feed the random pool with the body. Raises LocalProtocolError when it is too long."""
+    if size_bytes > MAX_ENTROPY:
+        raise LocalProtocolError(f"{size_bytes} bytes of entropy; the limit is {MAX_ENTROPY}")
     return Request(b"F", (), size_bytes)
 
 

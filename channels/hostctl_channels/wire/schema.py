@@ -34,6 +34,7 @@ __all__ = [
     "LINE",
     "MAGIC",
     "MAX_BODY",
+    "MAX_ENTROPY",
     "MAX_LINE",
     "MAX_STDIN",
     "MAX_WORDS",
@@ -44,15 +45,15 @@ __all__ = [
 VERSION: Final = 1
 
 # 1. Limits, each with its reason
-# bytes of words in a line: a shell reads a byte per system call, ~10 us each under emulation
+# Bytes of words in a line: a shell reads a byte per system call, 12-15 us each under emulation.
 MAX_LINE: Final = 1024
-MAX_WORDS: Final = (
-    1 << 20
-)  # bytes of words in a body: above the 128 KiB Linux takes for one argument, bounded memory
-MAX_STDIN: Final = (
-    1 << 16
-)  # one frame of standard input: the guest holds it whole, and a pipe takes that much
-# guest → host, by kind: what the agent can say, and a flood cannot make us keep more
+# Bytes of words in a body: above the 128 KiB Linux takes for one argument, and bounded.
+MAX_WORDS: Final = 1 << 20
+# One frame of standard input: each costs a fork (10 ms under emulation), and is held whole.
+MAX_STDIN: Final = 1 << 20
+# What feeds the random pool, held whole too; the pool's own state is 32 bytes.
+MAX_ENTROPY: Final = 1 << 16
+# Guest → host, by kind: what the agent can say, and a flood cannot make us keep more
 MAX_BODY: Final = {
     b"R": 0,
     b"H": 1024,
@@ -63,7 +64,7 @@ MAX_BODY: Final = {
     b"D": 512,
     b"E": 1024,
 }
-# hex digits, 64 random bits: what no file and no earlier request contains by chance
+# Hex digits, 64 random bits: what no file and no earlier request contains by chance
 NONCE_SIZE: Final = 16
 NO_NONCE: Final = b"0" * NONCE_SIZE
 

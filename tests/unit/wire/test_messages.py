@@ -2,7 +2,7 @@
 
 import pytest
 
-from hostctl_channels.errors import RemoteProtocolError
+from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
 from hostctl_channels.wire import messages as m
 from hostctl_channels.wire.schema import ERROR, EXIT, HELLO
 
@@ -28,6 +28,12 @@ def test_a_mode_without_x_needs_no_chmod(mode: int | None, umask: bytes, chmod: 
 )
 def test_a_whole_timeout_suits_any_sleep(limit: float, word: bytes) -> None:
     assert m.execute([b"id"], timeout_s=limit).words[2:4] == (b"t-", word)
+
+
+def test_too_much_entropy_is_refused() -> None:
+    assert m.entropy(65536).length == 65536
+    with pytest.raises(LocalProtocolError, match="limit"):
+        m.entropy(65537)
 
 
 def test_features_are_words() -> None:

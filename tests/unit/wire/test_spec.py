@@ -61,7 +61,8 @@ def test_constants_are_those_of_the_spec() -> None:
     assert schema.NONCE_SIZE == 16
     assert schema.MAX_LINE == 1024
     assert schema.MAX_WORDS == 1048576
-    assert schema.MAX_STDIN == 65536
+    assert schema.MAX_STDIN == 1048576
+    assert schema.MAX_ENTROPY == 65536
     sizes = {"R": 0, "H": 1024, "P": 0, "S": 0, "B": 0, "X": 15, "D": 512, "E": 1024}
     assert {kind.decode(): size for kind, size in schema.MAX_BODY.items()} == sizes
     assert fixed_layout(schema.HEADER).format == ">2s1sB16sL"
