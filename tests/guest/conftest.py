@@ -23,10 +23,18 @@ def shell(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Return an empty folder that everybody may enter and fill, as the guest's /tmp."""
-    path = Path(tempfile.mkdtemp(prefix="twin-"))
+    path = Path(tempfile.mkdtemp(prefix="twin-", dir=_open_to_all()))
     path.chmod(0o777)
     yield path
     shutil.rmtree(path)
+
+
+def _open_to_all() -> str:
+    """Return a folder for temporary files that other users may enter too."""
+    for path in (tempfile.gettempdir(), "/var/tmp", "/dev/shm"):
+        if os.path.isdir(path) and os.stat(path).st_mode & 0o001:
+            return path
+    return tempfile.gettempdir()
 
 
 @pytest.fixture

@@ -1,0 +1,218 @@
+"""What every channel does, whatever carries it.
+
+A channel joins by a function in `FACTORIES` that yields a `Subject`; the virtio-serial ports of a real
+machine join in tests/vm/test_guest_contract.py, where the machine is. What a channel lacks it refuses
+with `Refused` that names it; the suite holds it to that, too.
+"""
+
+import asyncio
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hostctl_channels.errors import OutputTooLarge, Refused, SpawnFailed, TransferFailed
+from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, PutOptions
+from tests.twin import PtyTwin, SocketTwin
+
+ENOUGH_S = 40  # for anything here, on a guest that is emulated by a busy host
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A connected channel, and an empty folder in its guest."""
+
+    channel: Channel
+    folder: bytes
+
+
+@asynccontextmanager
+async def one_line() -> AsyncIterator[Subject]:
+    """Yield our agent on a socketpair: one port, no control port, no streams."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = SocketTwin("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        twin.leftovers_are_fine = True  # nothing can be killed there
+        await twin.close()
+
+
+@asynccontextmanager
+async def many_ports() -> AsyncIterator[Subject]:
+    """Yield our agent on ptys that stand for all ports of a machine."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = PtyTwin("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
+def _folder(name: str) -> bytes:
+    path = os.path.join(name, "files")
+    os.mkdir(path)
+    return path.encode()
+
+
+Factory = Callable[[], AbstractAsyncContextManager[Subject]]
+FACTORIES: dict[str, Factory] = {"socketpair": one_line, "pty": many_ports}
+
+
+@pytest.fixture(params=FACTORIES)
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """Yield each channel in turn."""
+    async with asyncio.timeout(3 * ENOUGH_S), FACTORIES[request.param]() as subject:
+        yield subject
+
+
+def sh(line: str, **options: object) -> Command:
+    return Command.of("sh", "-c", line, **options)  # type: ignore[arg-type]  # a shorthand
+
+
+@asynccontextmanager
+async def lacking(subject: Subject, capability: Capability) -> AsyncIterator[None]:
+    """Expect the block to work if the channel has the capability, else to be refused by that name."""
+    if capability in subject.channel.capabilities:
+        yield
+        return
+    with pytest.raises(Refused) as caught:
+        yield
+    assert caught.value.capability == capability.value
+
+
+class ChannelContract:
+    """The suite."""
+
+    async def test_ping(self, subject: Subject) -> None:
+        assert 0 < await subject.channel.ping() < ENOUGH_S
+
+    async def test_connect_and_close_may_be_repeated(self, subject: Subject) -> None:
+        await subject.channel.close()
+        await subject.channel.close()
+        await subject.channel.connect(ENOUGH_S)
+        await subject.channel.connect(ENOUGH_S)
+        assert (await subject.channel.exec(Command.of("true"))).exit.ok
+
+    async def test_exec_tells_streams_and_status(self, subject: Subject) -> None:
+        result = await subject.channel.exec(sh("printf out; printf err >&2; exit 3"))
+        assert (result.exit.code, result.stdout, result.stderr) == (3, b"out", b"err")
+
+    async def test_exec_tells_signals_from_statuses(self, subject: Subject) -> None:
+        assert (await subject.channel.exec(sh("kill -9 $$"))).exit.signal == 9
+        assert (await subject.channel.exec(sh("exit 137"))).exit.code == 137
+
+    async def test_exec_takes_any_word_env_and_cwd(self, subject: Subject) -> None:
+        word = bytes(range(1, 256))
+        result = await subject.channel.exec(
+            Command.of("sh", "-c", 'printf "%s|%s|%s" "$1" "$X" "$PWD"', "sh", word, env={b"X": word}, cwd="/")
+        )
+        assert result.stdout == word + b"|" + word + b"|/"
+
+    async def test_exec_feeds_stdin(self, subject: Subject) -> None:
+        data = os.urandom(200_000)
+        result = await subject.channel.exec(Command.of("cat"), input=data)
+        assert result.stdout == data
+        early = await subject.channel.exec(sh("exit 4"), input=data)
+        assert early.exit.code == 4
+        assert (await subject.channel.exec(Command.of("echo", "next"))).stdout == b"next\n"
+
+    async def test_exec_that_cannot_start_says_why(self, subject: Subject) -> None:
+        with pytest.raises(SpawnFailed) as caught:
+            await subject.channel.exec(Command.of("true", cwd="/no/such"))
+        assert caught.value.errno == 2
+        assert (await subject.channel.exec(Command.of("true"))).exit.ok
+
+    async def test_exec_enforces_a_timeout(self, subject: Subject) -> None:
+        result = await subject.channel.exec(sh("sleep 60", timeout_s=0.5))
+        assert result.exit.timed_out
+
+    async def test_exec_bounds_output(self, subject: Subject) -> None:
+        with pytest.raises(OutputTooLarge):
+            await subject.channel.exec(sh("printf %01000d 1"), max_output_bytes=100)
+        assert (await subject.channel.exec(Command.of("true"))).exit.ok
+
+    async def test_streams_arrive_while_it_runs(self, subject: Subject) -> None:
+        """Without live streams the order between the two is lost, and nothing comes before the end."""
+        async with subject.channel.spawn(sh("echo one; read x; echo two >&2"), stdin=True) as process:
+            if Capability.STREAMS in subject.channel.capabilities:
+                assert await process.read() == (STDOUT, b"one\n")
+            await process.write(b"go\n")
+            await process.close_stdin()
+            found = [piece async for piece in _pieces(process.read)]
+            assert (STDERR, b"two\n") in found
+            assert (await process.wait()).ok
+
+    async def test_signals_reach_the_whole_tree(self, subject: Subject) -> None:
+        for name, number in (("INT", 2), ("TERM", 15), ("KILL", 9)):
+            async with subject.channel.spawn(sh("sleep 2 & sleep 2; sleep 1")) as process:
+                async with lacking(subject, Capability.SIGNAL):
+                    await process.signal(name)
+                    status = await process.wait()
+                    assert status.signal == number or status.code == 128 + number
+                if Capability.SIGNAL not in subject.channel.capabilities:
+                    assert (await process.wait()).ok
+                    return
+
+    async def test_leaving_a_command_kills_it(self, subject: Subject) -> None:
+        if Capability.SIGNAL not in subject.channel.capabilities:
+            return  # refused above; nothing can be killed
+        mark = subject.folder + b"/mark"
+        async with subject.channel.spawn(sh(f"sleep 2; touch {mark.decode()}")):
+            pass
+        await subject.channel.exec(sh("sleep 2.5"))
+        assert not (await subject.channel.exec(Command.of("test", "-e", mark))).exit.ok
+
+    async def test_files_go_both_ways(self, subject: Subject) -> None:
+        for size in (0, 1, 262_145):
+            data, path = os.urandom(size), subject.folder + b"/a b\n'\xff"
+            info = await subject.channel.put(
+                io.BytesIO(data), size, path, PutOptions(mode=0o750, mtime_s=1e9, verify="sha256")
+            )
+            assert info.size_bytes == size
+            sink = io.BytesIO()
+            got = await subject.channel.get(path, sink, stat=True, verify="sha256")
+            assert sink.getvalue() == data
+            assert (got.mode, got.mtime_s, got.sha256) == (0o750, 1e9, info.sha256)
+
+    async def test_a_failed_put_leaves_the_old_file(self, subject: Subject) -> None:
+        path = subject.folder + b"/file"
+        await subject.channel.put(io.BytesIO(b"old"), 3, path)
+        with pytest.raises(TransferFailed):
+            await subject.channel.put(io.BytesIO(b"new"), 3, path, PutOptions(owner="no-such-user"))
+        with pytest.raises(TransferFailed) as caught:
+            await subject.channel.put(io.BytesIO(b"new"), 3, path + b"/x/y")
+        assert caught.value.errno in (2, 20)
+        sink = io.BytesIO()
+        await subject.channel.get(path, sink)
+        assert sink.getvalue() == b"old"
+        assert (await subject.channel.exec(Command.of("ls", "-A", subject.folder))).stdout == b"file\n"
+
+    async def test_many_tasks_at_once(self, subject: Subject) -> None:
+        async def one(n: int) -> bytes:
+            return (await subject.channel.exec(sh(f"printf %s {n}"))).stdout
+
+        found = await asyncio.gather(*(one(n) for n in range(6)))
+        assert found == [str(n).encode() for n in range(6)]
+
+    async def test_users_are_changed_or_refused(self, subject: Subject) -> None:
+        async with lacking(subject, Capability.USER):
+            with pytest.raises(SpawnFailed):
+                await subject.channel.exec(Command.of("true", user="no-such-user"))
+
+    async def test_entropy_is_taken(self, subject: Subject) -> None:
+        await subject.channel.feed_entropy(os.urandom(64))
+
+
+async def _pieces(
+    read: Callable[[], Awaitable[tuple[int, bytes] | None]],
+) -> AsyncIterator[tuple[int, bytes]]:
+    while piece := await read():
+        yield piece
+
+
+class TestChannel(ChannelContract):
+    """The suite, over the twins."""
