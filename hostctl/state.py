@@ -405,7 +405,10 @@ def _default_runtime(environ: Mapping[str, str]) -> Path:
 
 
 def _private_directory(path: Path) -> None:
-    """Make `path` 0700. In a shared /tmp it could have been planted: owner and kind are checked."""
+    """Make `path`, 0700. One that is there must be ours and private: no rights are changed.
+
+    In a shared /tmp it could have been planted; and it could be /tmp itself.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
@@ -414,7 +417,7 @@ def _private_directory(path: Path) -> None:
             hint="set HOSTCTL_RUNTIME_DIR and HOSTCTL_STATE_DIR to directories of your own",
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
-        path.chmod(0o700)
+        raise ConfigError(f"{path} is open to other users", hint=f"chmod 700 {path}, or name another")
 
 
 def _private(path: str, flags: int) -> int:

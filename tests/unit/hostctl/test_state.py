@@ -40,11 +40,17 @@ class TestHome:
         assert (xdg.state, xdg.runtime) == (Path("/s/hostctl"), Path("/r/hostctl"))
         assert Home.default({"HOME": "/h"}).state == Path("/h/.local/state/hostctl")
 
-    def test_directories_are_private_even_if_they_were_not(self, tmp_path: Path) -> None:
-        (tmp_path / "run").mkdir(mode=0o755)
+    def test_directories_are_made_private(self, tmp_path: Path) -> None:
         home = Home(tmp_path / "state", tmp_path / "run").open()
         for path in (home.state, home.runtime, home.machines):
             assert path.stat().st_mode & 0o777 == 0o700
+
+    def test_an_open_directory_is_refused_and_left_as_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run").chmod(0o1777)  # as /tmp is
+        with pytest.raises(ConfigError, match="open to other users"):
+            Home(tmp_path / "state", tmp_path / "run").open()
+        assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o1777
 
     def test_a_planted_link_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
