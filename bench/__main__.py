@@ -2,7 +2,8 @@
 
     python -m bench [--rounds N] [--quick] [--into FOLDER]
 
-Writes latest.json (the host, all samples, the verdicts) and comparison.svg; prints the table.
+Writes latest.json (the host, all samples, the verdicts), latest.md (the verdicts as a table, which
+it also prints) and comparison.svg.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import hostctl_images
 from hostctl.controller import Controller
 from hostctl.errors import HostctlError
 from hostctl.state import Home
@@ -38,14 +41,18 @@ def main() -> None:
     effort = QUICK if options.quick else FULL
     if options.rounds:
         effort = replace(effort, rounds=options.rounds)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the machine is removed
     begin = time.monotonic()
     samples, facts = Samples(), {"load_before": host.load()}
     _say("the wire, through a socketpair")
     wire.measure(samples, effort.rounds, effort.wire_bodies)
     try:
+        hostctl_images.build(IMAGE, progress=_say)
         facts |= asyncio.run(_measure_machine(samples, effort))
     except HostctlError as err:
         sys.exit(f"bench: {err}" + (f"; {err.hint}" if err.hint else ""))
+    except KeyboardInterrupt:
+        sys.exit("bench: ended before its time; the machine is removed, nothing is written")
     facts |= {"load_after": host.load(), "took_s": round(time.monotonic() - begin)}
     _report(options.into, samples, facts, effort)
 
@@ -95,8 +102,9 @@ def _report(folder: Path, samples: Samples, facts: dict[str, Any], effort: Effor
     (folder / "latest.json").write_text(_lines(whole))
     caption = f"{facts['cpu']}, {facts['qemu'].split(' (')[0]}, {facts['accel'].upper()}, 1 vCPU"
     chart.draw(samples, folder / "comparison.svg", caption)
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    print("\n" + table(found))
+    text = "\n".join(f"* {key}: {value}" for key, value in facts.items()) + f"\n\n{table(found)}\n"
+    (folder / "latest.md").write_text(f"# The latest run\n\n{text}")
+    print(text)
 
 
 def _verdict(each: Verdict) -> dict[str, Any]:

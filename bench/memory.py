@@ -2,7 +2,7 @@
 
 A process of its own, so that nothing which other measurements left behind can hide the growth.
 
-    python -m bench.memory put|get NAME LOCAL GUEST    prints two numbers: idle and peak, bytes
+    python -m bench.memory put|get NAME LOCAL GUEST    prints bytes: idle, peak, moved
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ async def measure(machine: Machine, home: Home, samples: Samples, size_bytes: in
     for way, path in (("put", local), ("get", Path("/dev/null"))):
         _forget_peak(qemu)
         before = _kib("VmRSS", qemu)
-        idle, peak = await asyncio.to_thread(_watch, home, way, path, guest)
+        idle, peak, moved = await asyncio.to_thread(_watch, home, way, path, guest)
+        if moved != size_bytes:
+            raise AssertionError(f"{way}: {moved} bytes of {size_bytes}")
         samples.add(TASK, way, "MiB", [(peak - idle) / _MIB])
         if way == "get":  # in a put the guest's own memory grows by the file
             samples.add(TASK, "get, QEMU", "MiB", [(_kib("VmHWM", qemu) - before) / 1024])
@@ -48,15 +50,15 @@ async def measure(machine: Machine, home: Home, samples: Samples, size_bytes: in
     await machine.exec("rm", "-f", guest, check=True)
 
 
-def _watch(home: Home, way: str, local: Path, guest: str) -> tuple[int, int]:
+def _watch(home: Home, way: str, local: Path, guest: str) -> tuple[int, int, int]:
     argv = [sys.executable, "-m", "bench.memory", way, NAME, str(local), guest]
     root = Path(__file__).parents[1]
     env = environment(home)
     done = subprocess.run(argv, env=env, cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"bench: {way} of {local}: {done.stderr.strip()}")
-    idle, peak = done.stdout.split()
-    return int(idle), int(peak)
+    idle, peak, moved = map(int, done.stdout.split())
+    return idle, peak, moved
 
 
 async def _move(way: str, name: str, local: Path, guest: str) -> None:
@@ -66,10 +68,10 @@ async def _move(way: str, name: str, local: Path, guest: str) -> None:
         _forget_peak("self")
         idle = _kib("VmRSS", "self")
         if way == "put":
-            await machine.put(local, guest)
+            info = await machine.put(local, guest)
         else:
-            await machine.get(guest, local)
-        print(idle * 1024, _kib("VmHWM", "self") * 1024)
+            info = await machine.get(guest, local)
+        print(idle * 1024, _kib("VmHWM", "self") * 1024, info.size_bytes)
 
 
 def _forget_peak(process: int | str | None) -> None:
