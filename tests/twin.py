@@ -1,6 +1,7 @@
-"""Twins of a guest: the real agent.sh with no machine, on a socketpair or on ptys that stand for ports.
+"""Twins of a guest: the real agent.sh with no machine, on a socketpair or on ptys for ports.
 
-A twin owns every process it started, and those that these started: it ends them, and tells of leftovers.
+A twin owns every process that it started and that came of these: it ends them, and tells of
+leftovers.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Family:
         found = []
         for entry in self._entries():
             with contextlib.suppress(OSError):
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+                found.append(
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                )
         return found
 
     def end(self, grace_s: float) -> list[str]:
@@ -129,7 +132,7 @@ class _Twin:
         self._script.write_bytes(agent())
         self._script.chmod(0o644)
 
-    def _launch(self, *words: str, line: socket.socket | int, environ: Mapping[str, str]) -> None:
+    def _launch(self, *words: str, line: int, environ: Mapping[str, str]) -> None:
         key, _, value = self.family.mark.partition("=")
         argv = SHELLS[self.shell]
         shell = (shutil.which(argv[0]) or argv[0], *argv[1:])
@@ -166,14 +169,13 @@ class _Twin:
             assert not left, f"the agent left processes: {left}"
             assert not stale, f"the agent left folders: {stale}"
 
-
     def _run_folders(self, pid: int) -> list[Path]:
         roots = (Path("/run"), Path("/dev/shm"), self.folder)
         return [path for root in roots if (path := root / f"hostctl.{pid}").exists()]
 
 
 class SocketTwin(_Twin):
-    """One work port and nothing else. Every connection has a fresh agent, as a tty server would start it."""
+    """One work port and nothing else. Every connection has a fresh agent, as from inetd."""
 
     def __init__(
         self, shell: str, folder: Path, *, user: str | None = None, wrapper: Sequence[str] = ()
@@ -186,7 +188,7 @@ class SocketTwin(_Twin):
         """Start an agent; return our end of its line."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._launch("-", line=theirs, environ={})
+            self._launch("-", line=theirs.fileno(), environ={})
         return ours
 
     async def open(self, path: Path) -> Link:
@@ -215,9 +217,7 @@ class PtyTwin(_Twin):
         self.locks.mkdir()
         self.pool = self.new_pool()
         self.channel = AgentChannel(self.pool, self.pulse)
-        self._launch(
-            line=subprocess.DEVNULL, environ={"HOSTCTL_PORTS": str(self.ports)}
-        )
+        self._launch(line=subprocess.DEVNULL, environ={"HOSTCTL_PORTS": str(self.ports)})
 
     def new_pool(self) -> PortPool:
         """Return a pool over the same ports and locks, as another process would have."""
@@ -255,7 +255,7 @@ class PtyTwin(_Twin):
 
 
 class PtyLink:
-    """A link over the master of a pty, which it does not own: closing it is no news for the other end."""
+    """A link over the master of a pty, not owned: closing it is no news for the other end."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -295,12 +295,19 @@ class PtyLink:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         add, remove = (
-            (loop.add_reader, loop.remove_reader) if reading else (loop.add_writer, loop.remove_writer)
+            (loop.add_reader, loop.remove_reader)
+            if reading
+            else (loop.add_writer, loop.remove_writer)
         )
         self._waiting.add(future)
-        add(self._fd, lambda: future.done() or future.set_result(None))
+        add(self._fd, _wake, future)
         try:
             await future
         finally:
             self._waiting.discard(future)
             remove(self._fd)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

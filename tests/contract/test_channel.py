@@ -1,8 +1,8 @@
 """What every channel does, whatever carries it.
 
-A channel joins by a function in `FACTORIES` that yields a `Subject`; the virtio-serial ports of a real
-machine join in tests/vm/test_guest_contract.py, where the machine is. What a channel lacks it refuses
-with `Refused` that names it; the suite holds it to that, too.
+A channel joins by a function in `FACTORIES` that yields a `Subject`; the virtio-serial ports of a
+real machine join in tests/vm/test_guest_contract.py, where the machine is. What a channel lacks it
+refuses with `Refused` that names it; the suite holds it to that, too.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ def sh(line: str, **options: object) -> Command:
 
 @asynccontextmanager
 async def lacking(subject: Subject, capability: Capability) -> AsyncIterator[None]:
-    """Expect the block to work if the channel has the capability, else to be refused by that name."""
+    """Expect the block to work, or to be refused by the name of what the channel lacks."""
     if capability in subject.channel.capabilities:
         yield
         return
@@ -108,7 +108,15 @@ class ChannelContract:
     async def test_exec_takes_any_word_env_and_cwd(self, subject: Subject) -> None:
         word = bytes(range(1, 256))
         result = await subject.channel.exec(
-            Command.of("sh", "-c", 'printf "%s|%s|%s" "$1" "$X" "$PWD"', "sh", word, env={b"X": word}, cwd="/")
+            Command.of(
+                "sh",
+                "-c",
+                'printf "%s|%s|%s" "$1" "$X" "$PWD"',
+                "sh",
+                word,
+                env={b"X": word},
+                cwd="/",
+            )
         )
         assert result.stdout == word + b"|" + word + b"|/"
 
@@ -136,8 +144,10 @@ class ChannelContract:
         assert (await subject.channel.exec(Command.of("true"))).exit.ok
 
     async def test_streams_arrive_while_it_runs(self, subject: Subject) -> None:
-        """Without live streams the order between the two is lost, and nothing comes before the end."""
-        async with subject.channel.spawn(sh("echo one; read x; echo two >&2"), stdin=True) as process:
+        """Without live streams, nothing comes before the end, and the order is lost."""
+        async with subject.channel.spawn(
+            sh("echo one; read x; echo two >&2"), stdin=True
+        ) as process:
             if Capability.STREAMS in subject.channel.capabilities:
                 assert await process.read() == (STDOUT, b"one\n")
             await process.write(b"go\n")
@@ -189,7 +199,9 @@ class ChannelContract:
         sink = io.BytesIO()
         await subject.channel.get(path, sink)
         assert sink.getvalue() == b"old"
-        assert (await subject.channel.exec(Command.of("ls", "-A", subject.folder))).stdout == b"file\n"
+        assert (
+            await subject.channel.exec(Command.of("ls", "-A", subject.folder))
+        ).stdout == b"file\n"
 
     async def test_many_tasks_at_once(self, subject: Subject) -> None:
         async def one(n: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The real agent under four shells, with no machine: on one line (`twin`), or on many ports (`ports`)."""
+"""The real agent under four shells: on one line (`twin`), or on many ports (`ports`)."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the agent may cost: bytes, and processes per request (a fork is 5 ms of an emulated guest)."""
+"""What the agent may cost: bytes, and processes per request (a fork is 5 ms of a TCG guest)."""
 
 import io
 import re
@@ -56,5 +56,5 @@ async def test_forks_per_request(shell: str, folder: Path) -> None:
 
 
 def _count(log: Path) -> int:
-    """Count the calls that succeeded; one that another process interrupted is written in two lines."""
+    """Count the calls that succeeded; an interrupted one is written in two lines."""
     return len(re.findall(r"= [1-9][0-9]*$", log.read_text(), re.MULTILINE))

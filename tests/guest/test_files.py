@@ -43,12 +43,17 @@ BLOCK = 262144
 
 
 async def put(
-    twin: SocketTwin, path: Path | bytes, data: bytes, options: PutOptions = PutOptions()  # noqa: B008 frozen
+    twin: SocketTwin,
+    path: Path | bytes,
+    data: bytes,
+    options: PutOptions = PutOptions(),  # noqa: B008 frozen
 ) -> FileInfo:
     return await twin.channel.put(io.BytesIO(data), len(data), os.fsencode(path), options)
 
 
-async def get(twin: SocketTwin, path: Path | bytes, **options: bool | str) -> tuple[FileInfo, bytes]:
+async def get(
+    twin: SocketTwin, path: Path | bytes, **options: bool | str
+) -> tuple[FileInfo, bytes]:
     sink = io.BytesIO()
     info = await twin.channel.get(os.fsencode(path), sink, **options)  # type: ignore[arg-type]  # a shorthand
     return info, sink.getvalue()
@@ -109,7 +114,9 @@ async def test_mode_is_kept_both_ways(twin: SocketTwin, files: Path, mode: int) 
         assert info.mode == mode
 
 
-async def test_mode_is_644_by_default_and_a_secret_is_never_open(twin: SocketTwin, files: Path) -> None:
+async def test_mode_is_644_by_default_and_a_secret_is_never_open(
+    twin: SocketTwin, files: Path
+) -> None:
     await put(twin, files / "file", b"x")
     assert (files / "file").stat().st_mode & 0o7777 == 0o644
 
@@ -234,9 +241,7 @@ async def test_a_name_too_long_is_enametoolong(twin: SocketTwin, files: Path) ->
     assert os.listdir(files) == ["file"]
 
 
-async def test_a_closed_folder_is_eacces(
-    shell: str, folder: Path, nobody: str | None
-) -> None:
+async def test_a_closed_folder_is_eacces(shell: str, folder: Path, nobody: str | None) -> None:
     closed = folder / "closed"
     closed.mkdir()
     (closed / "file").write_bytes(b"old")
@@ -301,10 +306,9 @@ async def test_a_put_cut_anywhere_leaves_the_old_file(
         return FaultyLink(await twin.open(path), Faults(cut_send_at=cut))
 
     channel = AgentChannel(PortPool({WORK[0]: twin.folder}, twin.folder, opener=faulty), twin.pulse)
+    source, path = io.BytesIO(content(800_000)), os.fsencode(files / "file")
     with pytest.raises(ChannelError):
-        async with asyncio.timeout(20):
-            await channel.connect(20)
-            await channel.put(io.BytesIO(content(800_000)), 800_000, os.fsencode(files / "file"))
+        await asyncio.wait_for(channel.put(source, 800_000, path), 20)
     await channel.close()
     assert not twin.family.end(10)
     assert (files / "file").read_bytes() == b"old"

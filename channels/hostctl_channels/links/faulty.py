@@ -1,4 +1,4 @@
-"""A link that fails as it is told. It ships, so that every channel can be tested against a bad line."""
+"""A link that fails as it is told; it ships, so that any channel can be tested on a bad line."""
 
 from __future__ import annotations
 

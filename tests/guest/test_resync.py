@@ -1,0 +1,80 @@
+"""The agent's ear: junk, unknown requests, and the way back after a line cut in any phase."""
+
+import socket
+
+import pytest
+
+from tests.twin import PtyTwin, SocketTwin
+
+NONCE = b"0123456789abcdef"
+OTHER = b"fedcba9876543210"
+PONG = b"\x9dHP\0" + NONCE + bytes(4)
+
+
+def ask(line: socket.socket, data: bytes, end: bytes) -> bytes:
+    """Send, and read until `end` has come."""
+    line.settimeout(20)
+    line.sendall(data)
+    got = b""
+    while end not in got:
+        piece = line.recv(65536)
+        assert piece, got
+        got += piece
+    return got
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"\n\n\n",
+        b"hello world\n",
+        b"N\n",
+        b"N short 0 \n",
+        b"N " + NONCE + b" x \n",
+        b"N " + NONCE + b"\n",
+        b"n " + NONCE + b" 0 \n",
+        b"N $(reboot)________ 0 \n",
+        b"X $(reboot)________ 0 true\n",
+        bytes(range(1, 256)) * 4 + b"\n",
+        b"\0\0\0\n",
+        b"half a line\x1b",
+    ],
+)
+async def test_junk_before_a_request_is_ignored(twin: SocketTwin, junk: bytes) -> None:
+    with twin.connect() as line:
+        got = ask(line, junk + b"\nN " + NONCE + b" 0 \n", PONG)
+        assert got.endswith(PONG)
+        assert got.count(b"\x9dH") == 2  # ready, pong
+
+
+async def test_an_unknown_kind_is_refused_and_the_line_lives(twin: SocketTwin) -> None:
+    with twin.connect() as line:
+        got = ask(line, b"Z " + OTHER + b" 0 \nN " + NONCE + b" 0 \n", PONG)
+        error = b"\x9dHE\0" + OTHER
+        assert error in got
+        at = got.index(error) + 24
+        assert got[at : at + 2] == (38).to_bytes(2, "big")
+
+
+@pytest.mark.parametrize("cut", range(0, 24, 3))
+async def test_half_a_request_and_a_greeting(twin: SocketTwin, cut: int) -> None:
+    request = b"N " + OTHER + b" 0 \n"
+    with twin.connect() as line:
+        got = ask(line, request[:cut] + b"\nN " + NONCE + b" 0 \n", PONG)
+        assert got.endswith(PONG)
+
+
+async def test_the_way_back_from_a_body_that_never_comes(ports: PtyTwin) -> None:
+    """On a line that tells nothing of a hang-up, the worker is restarted by the control port."""
+    channel = ports.channel
+    target = ports.folder / "file"
+    target.write_bytes(b"old")
+    await channel.connect(30)
+    await channel.close()
+    lease = await ports.pool.lease(["org.hostctl.1"], 1)
+    words = f"'{target}' '22' '' '' '' ''".encode()
+    await lease.link.send(b"\nP " + OTHER + b" 1000 " + words + b"\nhalf of it")
+    lease.release(clean=False)
+    assert await channel.ping() > 0
+    assert target.read_bytes() == b"old"
