@@ -37,6 +37,8 @@ PARTS: Mapping[str, Part] = {
     "bash": _program("bash", "bash"),
     "mksh": _program("mksh", "mksh"),
     "strace": _program("strace", "strace"),
+    "zsh": _program("zsh", "zsh"),
+    "fish": _program("fish", "fish"),
     "shellcheck": _program("shellcheck", "shellcheck"),
     "shfmt": _program("shfmt", "shfmt"),
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
