@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ChannelClosed
@@ -29,28 +30,41 @@ class SocketLink:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
         self._socket = sock
+        self._is_closed = False
+        self._waiting = 0
 
     async def receive_into(self, buffer: bytearray) -> int:
         """See Link."""
-        try:
+        with self._use():
             return await asyncio.get_running_loop().sock_recv_into(self._socket, buffer)
-        except OSError as err:
-            raise ChannelClosed(f"the line broke: {err}") from err
 
     async def send(self, data: Buffer) -> None:
         """See Link."""
-        try:
+        with self._use():
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
-        except OSError as err:
-            raise ChannelClosed(f"the line broke: {err}") from err
 
     def close(self) -> None:
         """See Link."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(
-                socket.SHUT_RDWR
-            )  # wakes a reader; close alone would leave it waiting
-        self._socket.close()
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits
+        self._is_closed = True
+        self._close_unused()
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[None]:
+        self._waiting += 1
+        try:
+            yield
+        except OSError as err:
+            raise ChannelClosed(f"the line broke: {err}") from err
+        finally:
+            self._waiting -= 1
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Leave the descriptor open while somebody waits on it: the loop would never wake them."""
+        if self._is_closed and not self._waiting:
+            self._socket.close()
 
 
 async def open_unix(path: Path) -> SocketLink:
