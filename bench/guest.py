@@ -24,6 +24,7 @@ NAME: Final = "bench"
 FOLDER: Final = "/run/bench"  # a tmpfs of its own in the guest
 ECHO, BULK, QGA = "bench.echo", "bench.bulk", "org.qemu.guest_agent.0"
 _FIRST: Final = 20  # port number: above hostctl's own
+_COMPILER_HINT: Final = "apt-get install gcc libc6-dev"
 _MEMORY_MIB: Final = 2560  # a file of 1 GiB in tmpfs, and the one it replaces half written
 
 
@@ -56,10 +57,9 @@ async def bring_rawline(machine: Machine, workshop: Path) -> None:
     source = Path(__file__).with_name("rawline.c")
     compiler = shutil.which("musl-gcc") or shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        raise SystemExit(
-            "bench: needs a C compiler for the raw line: apt-get install gcc libc6-dev"
-        )
-    await _run(compiler, "-static", "-O2", "-s", "-o", str(program), str(source))
+        raise SystemExit(f"bench: no C compiler for the raw line: {_COMPILER_HINT}")
+    argv = (compiler, "-static", "-O2", "-s", "-o", str(program), str(source))
+    await _run(*argv, hint=_COMPILER_HINT)
     await machine.put(program, f"{FOLDER}/rawline", mode=0o755)
     await _serve(machine, ECHO, f"{FOLDER}/rawline echo $port")
     await _serve(machine, BULK, f"{FOLDER}/rawline bulk $port {FOLDER}/raw")
@@ -95,8 +95,8 @@ async def _serve(machine: Machine, name: str, command: str) -> None:
     await machine.shell(line, check=True)
 
 
-async def _run(*argv: str) -> str:
+async def _run(*argv: str, hint: str = "") -> str:
     done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"bench: {argv[0]} failed: {done.stderr.strip()}")
+        raise SystemExit(f"bench: {argv[0]} failed: {done.stderr.strip()}\n{hint}".strip())
     return done.stdout

@@ -98,18 +98,22 @@ static void bulk(int port, const char *path)
 	}
 }
 
+static void run(char **program)
+{
+	pid_t child = vfork();
+	if (!child) {
+		execv(*program, program);
+		_exit(127);
+	}
+	waitpid(child, 0, 0);
+}
+
 static void spawn(long count, char **program)
 {
 	struct timespec begin, end;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	for (long done = 0; done < count; done++) {
-		pid_t child = vfork();
-		if (!child) {
-			execv(*program, program);
-			_exit(127);
-		}
-		waitpid(child, 0, 0);
-	}
+	for (long done = 0; done < count; done++)
+		run(program);
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	long long took = (end.tv_sec - begin.tv_sec) * 1000000000LL + end.tv_nsec - begin.tv_nsec;
 	printf("%lld\n", took / count);
