@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -63,33 +64,35 @@ class AgentProcess:
         self._pulse = pulse
         self._strike = strike
         self._output: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue(_QUEUE)
-        self._arrived = asyncio.Event()  # something lies in `_output`
-        self._frame: asyncio.Task[None] | None = None  # of standard input, being sent
         self._exit: ExitStatus | None = None
         self._error: HostctlError | None = None
         self._received = self._seen = 0  # bytes of output
-        self._started = asyncio.Event()
+        self._over = False  # nothing more will come
+        # Each is set at the end too, whatever the end is.
+        self._arrived = asyncio.Event()  # something lies in `_output`
         self._accepted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = loop.create_future()  # by exit or by error
-        self._broken: asyncio.Future[None] = loop.create_future()  # by error
-        self._wants_input = self._input_ended = False
+        self._started = asyncio.Event()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # by error
+        self._wants_input = self._input_begun = self._input_ended = False
+        self._frame: asyncio.Task[None] | None = None  # of standard input, being sent
         self._tasks: list[asyncio.Task[None]] = []
-        self._pumps: list[asyncio.Task[None]] = []
+        self._beat_begins: asyncio.TimerHandle | None = None
 
     # --- for the channel ----------------------------------------------------------------------
 
     def start(self, *, stdin: bool) -> None:
         """Begin to listen; the request has been sent."""
         self._wants_input = stdin
-        spawn = asyncio.get_running_loop().create_task
-        if self._streams:
-            pairs = zip((STDOUT, STDERR), self._streams, strict=True)
-            self._pumps = [spawn(self._guard(self._pump(n, link))) for n, link in pairs]
-        self._pumps.append(spawn(self._guard(self._listen())))
-        self._tasks = [*self._pumps, spawn(self._beat())]
+        self._spawn(self._follow())
+        # A short command is over before a task for this would be worth its price.
+        self._beat_begins = asyncio.get_running_loop().call_later(
+            _BEAT_S, lambda: self._spawn(self._beat())
+        )
         if self._command.timeout_s is not None:
-            self._tasks.append(spawn(self._enforce(self._command.timeout_s)))
+            self._spawn(self._enforce(self._command.timeout_s))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     async def accepted(self) -> None:
         """Wait until the agent has opened both streams, which it does before it forks.
@@ -97,7 +100,7 @@ class AgentProcess:
         Raises SpawnFailed.
         """
         if self._streams:
-            await _first(self._accepted.wait(), self._ended)
+            await self._accepted.wait()
             self._check()
 
     async def finish(self) -> bool:
@@ -105,11 +108,13 @@ class AgentProcess:
         clean = False
         try:
             async with asyncio.timeout(2 * _END_S):
-                if not self._ended.done():
+                if not self._is_ended:
                     await self._kill()
                 clean = await self._settle()
         except (HostctlError, TimeoutError) as err:
             logger.debug("%s: could not be ended: %s", self._command, err)
+        if self._beat_begins:
+            self._beat_begins.cancel()
         tasks = [*self._tasks, self._frame] if self._frame else self._tasks
         for task in tasks:
             task.cancel()
@@ -118,8 +123,8 @@ class AgentProcess:
 
     async def _settle(self) -> bool:
         """Drain what is left; true if the command's end was seen and its worker is idle again."""
-        drain = asyncio.get_running_loop().create_task(self._drain())
-        await asyncio.gather(*self._pumps, drain, return_exceptions=True)
+        with contextlib.suppress(HostctlError):
+            await self._drain()
         if isinstance(self._error, GuestError):
             return True  # the guest refused: nothing ran
         if self._error:
@@ -131,27 +136,42 @@ class AgentProcess:
         for _ in range(20):  # it may not have begun yet
             if await self._strike(self._port.lease.name, "KILL"):
                 return
-            if self._ended.done():
+            if self._is_ended:
                 return
             await asyncio.sleep(0.05)
 
+    @property
+    def _is_ended(self) -> bool:
+        return self._exit is not None or self._error is not None
+
     # --- pumps --------------------------------------------------------------------------------
 
-    async def _guard(self, pump: Awaitable[None]) -> None:
-        """Run a pump; its error becomes the command's end, and the reader's."""
+    async def _follow(self) -> None:
+        """Listen to the worker and both streams until all have ended; an error ends them all."""
+        create = asyncio.get_running_loop().create_task
+        pairs = zip((STDOUT, STDERR), self._streams or (), strict=False)
+        pumps = [create(self._pump(number, link)) for number, link in pairs]
+        pumps.append(create(self._listen()))
         try:
             async with Deadline(self._pulse, None, str(self._command)):
-                await pump
+                await asyncio.gather(*pumps)
         except HostctlError as err:
             self._fail(err)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            self._over = True
+            for event in (self._arrived, self._accepted, self._started):
+                event.set()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
     def _fail(self, error: HostctlError) -> None:
+        """End everything by an error."""
         self._error = self._error or error
-        _resolve(self._ended)
-        _resolve(self._broken)
-        for task in self._pumps:
-            if task is not asyncio.current_task():
-                task.cancel()
+        if not self._broken.done():
+            self._broken.set_result(None)
+        if asyncio.current_task() is not self._tasks[0]:
+            self._tasks[0].cancel()
 
     async def _pump(self, number: int, link: Link) -> None:
         decoder, buffer = StreamDecoder(self._port.nonce), bytearray(BUFFER)
@@ -174,6 +194,7 @@ class AgentProcess:
         async for event in self._port.events():
             match event:
                 case Started():
+                    self._input_begun = True
                     self._started.set()
                 case Begin(number):
                     stream = number
@@ -181,7 +202,7 @@ class AgentProcess:
                     await self._keep(stream, view)
                 case Exit():
                     self._exit = _status(event)
-                    _resolve(self._ended)
+                    self._started.set()
                 case Failure(errno, text):
                     raise SpawnFailed(errno, f"{self._command}: {text}")
                 case _:
@@ -228,12 +249,11 @@ class AgentProcess:
     async def read(self) -> tuple[int, bytes] | None:
         """See Process."""
         while self._output.empty():
-            running = [task for task in self._pumps if not task.done()]
-            if not running:
+            if self._over:
                 self._check()
                 return None
             self._arrived.clear()
-            await _first(self._arrived.wait(), *running)
+            await self._arrived.wait()
         return self._output.get_nowait()  # after the last await: a cancelled read loses nothing
 
     async def write(self, data: Buffer) -> None:
@@ -241,7 +261,7 @@ class AgentProcess:
         await self._input_open()
         for line, piece in encode_stdin(memoryview(data).cast("B"), self._port.nonce):
             await self._frame_sent()
-            if self._ended.done():
+            if self._is_ended:
                 return
             # A frame once begun is sent whole, even if the writer is cancelled: the guest counts.
             self._frame = asyncio.create_task(self._send_frame(line, piece))
@@ -258,7 +278,7 @@ class AgentProcess:
     async def close_stdin(self) -> None:
         """See Process."""
         await self._input_open()
-        if not self._ended.done():
+        if not self._is_ended:
             await self._end_input()
 
     async def _end_input(self) -> None:
@@ -266,14 +286,14 @@ class AgentProcess:
         one.
         """
         await self._frame_sent()
-        if self._started.is_set() and not self._input_ended:
+        if self._input_begun and not self._input_ended:
             self._input_ended = True
             await self._send(encode_end(self._port.nonce))
 
     async def _input_open(self) -> None:
         if not self._wants_input:
             raise LocalProtocolError(f"{self._command}: was started without standard input")
-        await _first(self._started.wait(), self._ended)
+        await self._started.wait()
 
     async def _send(self, data: Buffer) -> None:
         await _first(self._port.lease.link.send(data), self._broken)
@@ -286,7 +306,7 @@ class AgentProcess:
     async def signal(self, name: str) -> None:
         """See Process."""
         for _ in range(40):  # between the request and the fork there is nothing to signal yet
-            if self._ended.done() or await self._strike(self._port.lease.name, name):
+            if self._is_ended or await self._strike(self._port.lease.name, name):
                 return
             await asyncio.sleep(0.05)
 
@@ -314,11 +334,6 @@ async def _first(own: Coroutine[Any, Any, T], *others: asyncio.Future[Any]) -> T
         return task.result() if task.done() else None
     finally:
         task.cancel()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _status(event: Exit) -> ExitStatus:
