@@ -316,6 +316,9 @@ class Machine(Guest):
 
     def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
+        # A connection that was in order a moment ago says more than its process' existence.
+        if self._channel and self._channel.is_warm and not self._pulse.suspended():
+            return self._channel
         guard(self.name, self._backend.state(), "reach")
         return self._open_channel()
 

@@ -79,6 +79,11 @@ class AgentChannel:
         found.update(_FEATURES[word] for word in self._features if word in _FEATURES)
         return frozenset(found if self._ports.has(CONTROL) else found - {Capability.SIGNAL})
 
+    @property
+    def is_warm(self) -> bool:
+        """See Channel."""
+        return any(port.is_fresh for name, port in self._idle.items() if name in WORK)
+
     async def connect(self, timeout_s: float) -> None:
         """See Channel."""
         async with self._port(timeout_s):

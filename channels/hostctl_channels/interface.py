@@ -243,6 +243,10 @@ class Channel(Protocol):
     def capabilities(self) -> frozenset[Capability]:
         """What this guest offers; known once connected."""
 
+    @property
+    def is_warm(self) -> bool:
+        """Tell whether a request would find a connection in order, without looking at the guest."""
+
     async def connect(self, timeout_s: float) -> None:
         """Wait until the guest answers.
 

@@ -271,6 +271,8 @@ _FACTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
 
 
 def _done(body: bytes) -> Done:
+    if not body:
+        return Done()  # most of them: not worth construct's 50 us
     found: dict[str, Any] = {}
     for word in _fields(DONE, body)["facts"].decode("ascii").split():
         name, _, value = word.partition("=")

@@ -122,6 +122,7 @@ class FakeChannel:
         self.backend = backend
         self.calls: list[str] = []
         self.is_mute = False
+        self.is_warm = False
 
     async def connect(self, timeout_s: float) -> None:
         self.calls.append("connect")
