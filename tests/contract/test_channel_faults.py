@@ -1,4 +1,4 @@
-"""Our channel on a bad line, and before a guest that lies: bounded time, bounded memory, one error."""
+"""Our channel on a bad line, and before a guest that lies: bounded time and memory, one error."""
 
 import asyncio
 import io
@@ -102,8 +102,7 @@ async def test_a_silent_cut_ends_at_the_deadline(at: int, monkeypatch: pytest.Mo
         path.write_bytes(bytes(100_000))
         await channel.ping()
         with pytest.raises(ChannelTimeout):
-            for _ in range(9):  # small ones fit before the cut
-                await channel.get(os.fsencode(path), io.BytesIO())
+            await channel.get(os.fsencode(path), io.BytesIO())
         assert await channel.ping() > 0
 
 
@@ -232,7 +231,7 @@ LIES = [
 class Nowhere(io.BytesIO):
     """Takes everything and keeps nothing."""
 
-    def write(self, data: object, /) -> int:  # type: ignore[override]  # wide enough here
+    def write(self, data: object, /) -> int:
         return 0
 
 
