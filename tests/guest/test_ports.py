@@ -28,6 +28,13 @@ def sleepers(family: Family, *seconds: int) -> list[str]:
     return sorted(line.strip() for line in family.lines() if line.strip() in wanted)
 
 
+async def asleep(family: Family, *seconds: int) -> None:
+    """Wait until all these sleep: a child that is born during a signal may miss it."""
+    async with asyncio.timeout(20):
+        while len(sleepers(family, *seconds)) < len(seconds):  # noqa: ASYNC110 others make it so
+            await asyncio.sleep(0.02)
+
+
 async def test_streams_are_live_and_apart(ports: PtyTwin) -> None:
     line = "echo 1; read x; echo 2 >&2; read x; echo 3"
     async with ports.channel.spawn(sh(line), stdin=True) as process:
@@ -52,7 +59,7 @@ async def test_a_signal_reaches_the_command(
     ports: PtyTwin, name: str, number: int, fed: bool
 ) -> None:
     async with ports.channel.spawn(sh("echo on; sleep 60"), stdin=fed) as process:
-        await running(process)
+        await asleep(ports.family, 60)
         await process.signal(name)
         status = await process.wait()
     assert (status.code, status.signal) == (None, number)
@@ -69,11 +76,11 @@ async def test_signals_reach_the_tree_and_spare_what_an_earlier_command_left(
     tree = "echo on; sleep 60 & (sleep 61 & setsid sleep 62 & sleep 63) & sleep 64"
     for name in ("TERM", "KILL"):
         async with ports.channel.spawn(sh(tree)) as process:
-            await running(process)
+            await asleep(ports.family, 60, 61, 62, 63, 64)
             await process.signal(name)
             await process.wait()
     async with ports.channel.spawn(sh(f"trap '' TERM INT; {tree}")) as process:
-        await running(process)  # leaving kills
+        await asleep(ports.family, 60, 61, 62, 63, 64)  # leaving kills
     assert not sleepers(ports.family, 60, 61, 62, 63, 64)
     assert sleepers(ports.family, 40, 41) == ["sleep 40", "sleep 41"]
     ports.leftovers_are_fine = True
@@ -93,9 +100,7 @@ async def test_a_command_may_catch_a_signal(ports: PtyTwin) -> None:
 
 async def test_cancelling_kills_the_command(ports: PtyTwin) -> None:
     task = asyncio.ensure_future(ports.channel.exec(sh("sleep 60 & sleep 61")))
-    async with asyncio.timeout(30):
-        while len(sleepers(ports.family, 60, 61)) < 2:  # noqa: ASYNC110 other processes make it so
-            await asyncio.sleep(0.02)
+    await asleep(ports.family, 60, 61)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
