@@ -5,6 +5,7 @@ import functools
 import operator
 import os
 import time
+from pathlib import Path
 
 import pytest
 
