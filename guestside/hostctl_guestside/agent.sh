@@ -1,10 +1,9 @@
 #!/bin/sh
-# hostctl guest agent: docs/PROTOCOL.md; agent.md explains this file. Needs sh, dd, printf; probes the rest.
+# hostctl guest agent: docs/PROTOCOL.md; agent.md explains it. Needs sh, dd, printf; probes the rest.
 # agent.sh [- | DEVICE]: serve all org.hostctl.N virtio ports, or standard input and output, or one tty.
 # A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
 # shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163,SC2229
 set -fu
-lc=${LC_ALL-}
 LC_ALL=C
 CDPATH=
 R=
@@ -64,23 +63,24 @@ feed() {
 child() {
 	if [ "${KSH_VERSION-}" ]; then
 		set -m
-		(birth "$@" >&4 2>&5) &
+		(birth "$@") &
 		set +m
 		wait $!
-	else (birth "$@" >&4 2>&5); fi
+	elif [ $o = - ]; then (exec "$@" </dev/null >&4 2>&5 4>&- 5>&-); else (birth "$@"); fi
 }
 
 birth() {
+	[ "$in" ] || exec </dev/null
+	exec >&4 2>&5 4>&- 5>&-
 	[ -z "$in$limit" ] || { read -r s t </proc/self/stat && echo "$s" >"$run/$id.job"; }
 	[ -z "$cwd" ] || cd "$cwd" || exit 126
-	if [ "$lc" ]; then LC_ALL=$lc; else unset LC_ALL; fi
-	while [ $envs -gt 0 ]; do
+	while [ $_e -gt 0 ]; do
 		export "$1"
 		shift
-		envs=$((envs - 1))
+		_e=$((_e - 1))
 	done
-	[ -z "$user" ] || exec su -s /bin/sh -c 'exec "$@"' -- "$user" sh "$@" 4>&- 5>&-
-	exec "$@" 4>&- 5>&-
+	[ -z "$_u" ] || exec su -s /bin/sh -c 'exec "$@"' -- "$_u" sh "$@"
+	exec "$@"
 }
 
 clock() { # → $u $v: CPU milliseconds of dead children
@@ -166,11 +166,11 @@ conduct() {
 		frame S 0 0
 		feed | perform "$@"
 		: >"$run/$id.job"
-	else perform "$@" </dev/null; fi
+	else perform "$@"; fi
 }
 
 execute() { # OUT ERR OPTIONS [LIMIT] [CWD] [USER] [COUNT NAME=VALUE…] ARGV…
-	out=$1 err=$2 s=$3 in= usage= limit= cwd= user= envs=0 opened=
+	out=$1 err=$2 s=$3 o=$3 in= usage= limit= cwd= _u= _e=0 opened=
 	shift 3
 	while [ "$s" != - ]; do
 		case $s in
@@ -178,14 +178,14 @@ execute() { # OUT ERR OPTIONS [LIMIT] [CWD] [USER] [COUNT NAME=VALUE…] ARGV…
 		r*) usage=1 ;;
 		t*) limit=$1 && shift ;;
 		d*) cwd=$1 && shift ;;
-		u*) user=$1 && shift ;;
-		e*) envs=$1 && shift ;;
+		u*) _u=$1 && shift ;;
+		e*) _e=$1 && shift ;;
 		esac
 		s=${s#?}
 	done
 	[ -z "$cwd" ] || [ -d "$cwd" ] || { oops 2 "$cwd: no such folder to run in" && return; }
 	[ -z "$limit" ] || need signal || return
-	[ -z "$user" ] || { need su && { id -u "$user" >/dev/null 2>&1 || { oops 2 "no user $user" && false; }; }; } || return
+	[ -z "$_u" ] || { need su && { id -u "$_u" >/dev/null 2>&1 || { oops 2 "no user $_u" && false; }; }; } || return
 	[ ! -s "$run/$id.sig" ] || : >"$run/$id.sig"
 	if [ "$out" = - ]; then conduct "$@" 4>"$run/$id.o" 5>"$run/$id.e"; else
 		conduct "$@" 4<>"$ports/org.hostctl.out.$out" 5<>"$ports/org.hostctl.out.$err"
