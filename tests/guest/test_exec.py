@@ -249,7 +249,7 @@ async def test_a_command_within_its_timeout_is_not_timed_out(twin: SocketTwin) -
     assert result.exit.code == 5
     assert not result.exit.timed_out
     async with asyncio.timeout(10):  # its sleep was killed, and ends when the kernel comes to it
-        while any(line.startswith("sleep 9") for line in twin.family.lines()):
+        while any(line.startswith("sleep 9") for line in twin.family.lines()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
