@@ -82,6 +82,7 @@ class _Decimal(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic
 
 _BARE = rb"[A-Za-z0-9_./:=@%+,-]+"  # what no shell takes for anything but itself
 _PIECE = rb"'[^'\n]*'|\\'|\"\$N\""  # quoted text, a quote, a newline
+_is_bare = re.compile(_BARE).fullmatch
 _WORD = re.compile(rb"%s|(?:%s)+" % (_BARE, _PIECE))
 
 
@@ -100,7 +101,7 @@ class _Words(Adapter):  # type: ignore[type-arg]  # the stubs leave it generic o
 
 def quote(word: bytes) -> bytes:
     """Write one word, which holds no NUL, as a shell reads it: bare where that is safe."""
-    if re.fullmatch(_BARE, word):
+    if _is_bare(word):
         return word
     return b"'" + word.replace(b"'", b"'\\''").replace(b"\n", b"'\"$N\"'") + b"'"
 
