@@ -20,12 +20,10 @@ __all__ = ["download", "shown", "upload"]
 
 logger = logging.getLogger(__name__)
 
-_CHUNK: Final = (
-    1 << 20
-)  # read and sent at once: far above the guest's 512 KiB ring, small beside the 64 MiB promised
-_WORTH: Final = (
-    4 << 20
-)  # what is rather sent than spared when the guest has failed early: hanging up costs more
+# Read and sent at once: far above the guest's 512 KiB ring, small beside the 64 MiB promised.
+_CHUNK: Final = 1 << 20
+# What is rather sent than spared when the guest has failed early: hanging up costs more.
+_WORTH: Final = 4 << 20
 _MAX_PATH: Final = 4095  # Linux's PATH_MAX without its NUL
 
 
@@ -107,18 +105,28 @@ async def _body(
             )
         if digest:
             digest.update(chunk)
-        sending = asyncio.ensure_future(port.lease.link.send(chunk))
-        both: list[asyncio.Future[Any]] = [sending, answer]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done() and size_bytes - sent > _WORTH:
-            sending.cancel()
+        if not await _sent(port, chunk, answer, spare=size_bytes - sent > _WORTH):
             port.release(clean=False)
             return
-        await sending
         sent += len(chunk)
         deadline.extend()
         if progress:
             progress(sent)
+
+
+async def _sent(port: Port, chunk: bytes, answer: asyncio.Future[Event], *, spare: bool) -> bool:
+    """Send a chunk; False if the answer came first and the rest had better not be sent."""
+    sending = asyncio.ensure_future(port.lease.link.send(chunk))
+    try:
+        both: list[asyncio.Future[Any]] = [sending, answer]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done() and (spare or answer.exception()):
+            return False
+        await sending
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    return True
 
 
 async def download(
