@@ -163,10 +163,9 @@ class Result:
         """Return self, or raise CommandFailed unless the status is 0."""
         if self.exit.ok:
             return self
-        last = self.stderr.strip().rsplit(b"\n", 1)[-1].decode("utf-8", "backslashreplace")
-        raise CommandFailed(
-            f"{self.command}: {self.exit}" + (f": {last[:200]}" if last else ""), self
-        )
+        text = self.stderr.strip().rsplit(b"\n", 1)[-1].decode("utf-8", "backslashreplace")
+        last = "".join(c if c.isprintable() else "?" for c in text[:200])
+        raise CommandFailed(f"{self.command}: {self.exit}" + (f": {last}" if last else ""), self)
 
 
 class Process(Protocol):
