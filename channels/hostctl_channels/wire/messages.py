@@ -1,6 +1,6 @@
 """What the two sides say, as values: requests become words of a line, frames become NamedTuples.
 
-Frames are parsed by plain construct, rebuilt and compared, so that only canonical bytes pass.
+Only what the declarations of schema.py would build passes.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from construct import ConstructError, Struct
-
 from ..errors import LocalProtocolError, RemoteProtocolError
-from .schema import DONE, ERROR, EXIT, HELLO, MAX_ENTROPY, VERSION
+from .layout import split
+from .limits import MAX_ENTROPY, VERSION
 
 __all__ = [
     "Begin",
@@ -238,25 +237,17 @@ def parse(kind: bytes, stream: int, body: bytes) -> Event:
         return Begin(stream)
     try:
         return _PARSERS[kind](body)
-    except (ConstructError, UnicodeError, ValueError) as err:
+    except ValueError as err:
         raise RemoteProtocolError(f"a malformed frame {kind!r}: {err}") from err
 
 
-def _fields(declaration: Struct, body: bytes) -> dict[str, Any]:
-    parsed = declaration.parse(body)
-    if declaration.build(parsed) != body:
-        raise ValueError("trailing bytes")
-    return {key: value for key, value in parsed.items() if key != "_io"}
-
-
 def _hello(body: bytes) -> Hello:
-    fields = _fields(HELLO, body)
-    words = fields["features"].decode("ascii").split()
-    return Hello(fields["version"], frozenset(words))
+    version, features = split("HELLO", body)
+    return Hello(version, frozenset(features.decode("ascii").split()))
 
 
 def _exit(body: bytes) -> Exit:
-    code, number, flags, user_ms, system_ms, rss_kib = _fields(EXIT, body).values()
+    code, number, flags, user_ms, system_ms, rss_kib = split("EXIT", body)
     if number > 64 or flags > 3 or (number and code):
         raise ValueError("no such exit")
     times = (user_ms / 1000, system_ms / 1000) if flags & 2 else None
@@ -270,11 +261,14 @@ _FACTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
 }
 
 
+_DONE: Final = Done()
+
+
 def _done(body: bytes) -> Done:
     if not body:
-        return Done()  # most of them: not worth construct's 50 us
+        return _DONE  # most of them
     found: dict[str, Any] = {}
-    for word in _fields(DONE, body)["facts"].decode("ascii").split():
+    for word in split("DONE", body)[0].decode("ascii").split():
         name, _, value = word.partition("=")
         pattern, convert = _FACTS.get(name, ("(?!)", str))
         if name in found or not re.fullmatch(pattern, value):
@@ -284,9 +278,9 @@ def _done(body: bytes) -> Done:
 
 
 def _failure(body: bytes) -> Failure:
-    fields = _fields(ERROR, body)
-    text = fields["text"].decode("utf-8", "backslashreplace")
-    return Failure(fields["errno"], "".join(c if c.isprintable() else "?" for c in text))
+    errno, words = split("ERROR", body)
+    text = words.decode("utf-8", "backslashreplace")
+    return Failure(errno, "".join(c if c.isprintable() else "?" for c in text))
 
 
 _PARSERS: Final[dict[bytes, Callable[[bytes], Event]]] = {

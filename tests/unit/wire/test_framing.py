@@ -5,7 +5,8 @@ import pytest
 from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
 from hostctl_channels.wire import StreamDecoder, encode, encode_stdin, messages
 from hostctl_channels.wire.framing import Decoder
-from hostctl_channels.wire.schema import HEADER, LINE, MAX_STDIN, MAX_WORDS
+from hostctl_channels.wire.limits import MAX_STDIN, MAX_WORDS
+from hostctl_channels.wire.schema import HEADER, LINE
 
 from .frames import NONCE, golden
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hostctl_channels.wire import layout, limits, schema
 from hostctl_channels.wire import messages as m
-from hostctl_channels.wire import schema
-from hostctl_channels.wire.framing import encode, encode_end, fixed_layout
+from hostctl_channels.wire.framing import encode, encode_end
 
 from .frames import NONCE, asked, feed, golden, greeted, names
 
@@ -56,17 +56,21 @@ ANSWERS: dict[str, tuple[bytes, list[m.Event]]] = {
 
 
 def test_constants_are_those_of_the_spec() -> None:
-    assert schema.VERSION == 1
-    assert bytes([0x9D, 0x48]) == schema.MAGIC
-    assert schema.NONCE_SIZE == 16
-    assert schema.MAX_LINE == 1024
-    assert schema.MAX_WORDS == 1048576
-    assert schema.MAX_STDIN == 1048576
-    assert schema.MAX_ENTROPY == 65536
+    assert limits.VERSION == 1
+    assert bytes([0x9D, 0x48]) == limits.MAGIC
+    assert limits.NONCE_SIZE == 16
+    assert limits.MAX_LINE == 1024
+    assert limits.MAX_WORDS == 1048576
+    assert limits.MAX_STDIN == 1048576
+    assert limits.MAX_ENTROPY == 65536
     sizes = {"R": 0, "H": 1024, "P": 0, "S": 0, "B": 0, "X": 15, "D": 512, "E": 1024}
-    assert {kind.decode(): size for kind, size in schema.MAX_BODY.items()} == sizes
-    assert fixed_layout(schema.HEADER).format == ">2s1sB16sL"
+    assert {kind.decode(): size for kind, size in limits.MAX_BODY.items()} == sizes
+    assert layout.HEADER.size == 24
     assert schema.EXIT.sizeof() == 15
+
+
+def test_what_runs_is_what_is_declared() -> None:
+    assert schema.formats() == layout.FORMATS
 
 
 @pytest.mark.parametrize("name", names("host"))
