@@ -20,13 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .backends.interface import (
-    Backend,
-    MachineSpec,
-    Progress,
-    Snapshot,
-    check_tag,
-)
+from .backends.interface import Backend, MachineSpec, Progress, check_tag
 from .connect import CHANNEL_NAME, open_channel
 from .errors import (
     BackendError,
@@ -44,6 +38,7 @@ from .state import FilePulse, Home, MachineFiles, locked
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
 
+    from .backends.report import Snapshot
     from .report import MachineReport
 
 __all__ = ["Machine", "MachineReport"]
