@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .layout import HEADER
-from .limits import MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE
+from .limits import MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE, PING_SIZE
 from .messages import Begin, Data, End, Event, Hello, Ready, Request, parse
 from .words import quote
 
@@ -27,6 +27,8 @@ def encode(request: Request, nonce: bytes) -> tuple[bytes, ...]:
     Raises:
         LocalProtocolError: a word holds a NUL, or there are too many bytes of words.
     """
+    if request.kind == b"N":
+        return (b"N %s\n" % nonce[-PING_SIZE:],)
     text = b" ".join(map(quote, request.words))
     if b"\0" in text:
         raise LocalProtocolError("a request cannot hold a NUL byte")
@@ -92,12 +94,15 @@ class _Search:
 
 
 class StreamDecoder:
-    """The bytes of one stream port: junk, the nonce, data, the nonce, junk."""
+    """The bytes of one stream port: junk, the nonce, data, the nonce, junk.
 
-    def __init__(self, nonce: bytes) -> None:
+    `begun` where the port stayed open since the last command: there is no junk and no first nonce.
+    """
+
+    def __init__(self, nonce: bytes, *, begun: bool = False) -> None:
         self._nonce = nonce
         self._search = _Search(nonce)
-        self.begun = False
+        self.begun = begun
         self.ended = False
 
     def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[memoryview]:

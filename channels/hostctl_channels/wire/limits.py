@@ -13,6 +13,7 @@ __all__ = [
     "MAX_WORDS",
     "NONCE_SIZE",
     "NO_NONCE",
+    "PING_SIZE",
     "VERSION",
 ]
 
@@ -41,3 +42,5 @@ MAGIC: Final = b"\x9dH"  # begins no UTF-8 text and no shell output
 # Hex digits, 64 random bits: what no file and no earlier request contains by chance
 NONCE_SIZE: Final = 16
 NO_NONCE: Final = b"0" * NONCE_SIZE
+# A ping has the last digits only: each byte costs the shell a system call, and no body ends with it
+PING_SIZE: Final = 4

@@ -14,6 +14,7 @@ from .layout import split
 from .limits import MAX_ENTROPY, VERSION
 
 __all__ = [
+    "HELD",
     "Begin",
     "Data",
     "Done",
@@ -52,6 +53,9 @@ class Request(NamedTuple):
     length: int = 0
 
 
+HELD: Final = ("=", "=")
+
+
 def hello() -> Request:
     """Ask for the greeting: the lowest and the highest version we speak."""
     return Request(b"H", (b"%d" % VERSION, b"%d" % VERSION))
@@ -75,8 +79,8 @@ def execute(
 ) -> Request:
     """Run `argv`.
 
-    With `streams`, the numbers of the two ports its output goes to live; else it is kept and sent
-    at the end.
+    With `streams`, the numbers of the two ports its output goes to live, or HELD for those that the
+    last exit left open; else it is kept and sent at the end.
     """
     options: list[tuple[bytes, list[bytes]]] = []
     if stdin:
@@ -206,6 +210,7 @@ class Exit(NamedTuple):
     timed_out: bool
     times_s: tuple[float, float] | None
     max_rss_bytes: int | None
+    holds_streams: bool = False
 
 
 class Done(NamedTuple):
@@ -248,10 +253,10 @@ def _hello(body: bytes) -> Hello:
 
 def _exit(body: bytes) -> Exit:
     code, number, flags, user_ms, system_ms, rss_kib = split("EXIT", body)
-    if number > 64 or flags > 3 or (number and code):
+    if number > 64 or flags > 7 or (number and code):
         raise ValueError("no such exit")
     times = (user_ms / 1000, system_ms / 1000) if flags & 2 else None
-    return Exit(code, number, bool(flags & 1), times, rss_kib * 1024 or None)
+    return Exit(code, number, bool(flags & 1), times, rss_kib * 1024 or None, bool(flags & 4))
 
 
 _FACTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {

@@ -30,10 +30,10 @@ from construct import (
     Struct,
 )
 
-from .limits import MAGIC, NONCE_SIZE
+from .limits import MAGIC, NONCE_SIZE, PING_SIZE
 from .words import quote, unquote
 
-__all__ = ["DONE", "ERROR", "EXIT", "HEADER", "HELLO", "LINE", "formats"]
+__all__ = ["DONE", "ERROR", "EXIT", "HEADER", "HELLO", "LINE", "PING", "formats"]
 
 
 # 2. Host → guest: KIND SP NONCE SP LENGTH SP WORDS LF
@@ -68,6 +68,8 @@ LINE: Final = Struct(
     "words" / _Words(_field(b"\n")),
 )
 
+PING: Final = Struct(Const(b"N "), "nonce" / Bytes(PING_SIZE), Const(b"\n"))
+
 # 3. Guest → host
 HEADER: Final = Struct(
     "magic" / Const(MAGIC),
@@ -81,7 +83,7 @@ HELLO: Final = Struct("version" / Int8ub, "features" / GreedyBytes)
 EXIT: Final = Struct(
     "code" / Int8ub,
     "signal" / Int8ub,
-    "flags" / Int8ub,  # 1 timed out, 2 times are known
+    "flags" / Int8ub,  # 1 timed out, 2 times are known, 4 the streams stay open
     "user_ms" / Int32ub,
     "system_ms" / Int32ub,
     "max_rss_kib" / Int32ub,  # 0: unknown

@@ -17,6 +17,7 @@ REQUESTS = {
     "host-hello": encode(m.hello(), NONCE),
     "host-ping": encode(m.ping(), NONCE),
     "host-exec-streams": encode(m.execute([b"echo", b"it's\n2"], streams=("0", "1")), NONCE),
+    "host-exec-held": encode(m.execute([b"true"], streams=m.HELD), NONCE),
     "host-exec-all": encode(
         m.execute(
             [b"id"],
@@ -48,6 +49,7 @@ ANSWERS: dict[str, tuple[bytes, list[m.Event]]] = {
     "guest-started": (b"X", [m.Started()]),
     "guest-begin-stderr": (b"X", [m.Begin(2), m.Data(memoryview(b"oops\n")), m.End()]),
     "guest-exit-3": (b"X", [m.Exit(3, 0, False, None, None)]),
+    "guest-exit-held": (b"X", [m.Exit(0, 0, False, None, None, True)]),
     "guest-exit-killed": (b"X", [m.Exit(0, 9, True, (1.5, 0.02), None)]),
     "guest-done": (b"P", [m.Done()]),
     "guest-done-facts": (b"P", [m.Done(0o644, 1700000000.0)]),
@@ -59,6 +61,7 @@ def test_constants_are_those_of_the_spec() -> None:
     assert limits.VERSION == 1
     assert bytes([0x9D, 0x48]) == limits.MAGIC
     assert limits.NONCE_SIZE == 16
+    assert limits.PING_SIZE == 4
     assert limits.MAX_LINE == 1024
     assert limits.MAX_WORDS == 1048576
     assert limits.MAX_STDIN == 1048576
@@ -80,8 +83,8 @@ def test_golden_requests_are_what_we_send(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("host"))
 def test_golden_requests_parse_back(name: str) -> None:
-    parsed = schema.LINE.parse(golden(name))
-    assert schema.LINE.build(parsed) == golden(name)
+    declaration = schema.PING if name == "host-ping" else schema.LINE
+    assert declaration.build(declaration.parse(golden(name))) == golden(name)
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
