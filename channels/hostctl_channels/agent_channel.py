@@ -31,8 +31,9 @@ from .interface import (
     Result,
 )
 from .port import Port
-from .ports import CONTROL, STREAM, WORK, Lease, PortPool, number, suffix
+from .ports import CONTROL, STREAM, WORK, PortPool, number, suffix
 from .process import AgentProcess
+from .streams import StreamSupply
 from .transfer import download, shown, upload
 from .wire import Failure, Request, messages
 
@@ -49,6 +50,7 @@ _LINGER_S: Final = (
     1.0  # an idle port stays ours that long, so that a loop of requests connects once
 )
 _EBUSY: Final = 16
+_BUSY_S: Final = 10.0  # for a pair of stream ports that nobody in the guest holds
 _PLAIN: Final = PutOptions()
 _FEATURES: Final = {
     "signal": Capability.SIGNAL,
@@ -71,7 +73,7 @@ class AgentChannel:
         self._ports = ports
         self._pulse = pulse
         self._idle: dict[str, Port] = {}
-        self._refused_streams: set[str] = set()
+        self._streams = StreamSupply(ports)
         self._linger: asyncio.TimerHandle | None = None
         self._features: frozenset[str] = frozenset()
 
@@ -178,12 +180,11 @@ class AgentChannel:
     async def _begin(self, port: Port, command: Command, stdin: bool) -> AgentProcess:
         """Start the command.
 
-        A stream port that somebody in the guest still holds is passed over.
+        A pair of stream ports that somebody in the guest still holds is passed over.
         """
-        refused = 0
+        give_up = time.monotonic() + _BUSY_S
         while True:
-            if not port.streams:
-                port.streams = await self._lease_streams()
+            await self._streams.furnish(port, _PORT_S, self._hang_up)
             process = await self._request(port, command, stdin)
             if process.is_accepted:
                 return process
@@ -193,18 +194,19 @@ class AgentChannel:
                 return process
             except BaseException as err:
                 await _end(process, port)
-                refused += 1
-                if not _is_busy(err) or refused == len(STREAM):
+                if not _is_busy(err):
                     raise
+                if time.monotonic() > give_up:
+                    raise PortsBusy(
+                        f"{command}: all stream ports are held in the guest",
+                        hint="background commands may hold them: redirect their output",
+                    ) from err
                 logger.debug("%s: %s", command, err)
-                self._refused_streams |= {lease.name for lease in port.streams}
-                port.release_streams()
+                self._streams.refuse(port)
 
     async def _request(self, port: Port, command: Command, stdin: bool) -> AgentProcess:
         if command.cwd or command.user or command.timeout_s:
-            port.holds_streams = (
-                False  # the guest may refuse it, and says so before the first nonce
-            )
+            port.holds_streams = False  # what the guest may refuse, it refuses before a first nonce
         request = messages.execute(
             command.argv,
             tuple(command.env.items()),
@@ -302,11 +304,11 @@ class AgentChannel:
         try:
             yield port
         finally:
-            if port.is_fresh and port.lease.is_held:
+            if port.is_fresh and port.lease.is_held and not self._streams.is_wanted:
                 self._idle[port.lease.name] = port
                 self._stay()
             else:
-                port.release(clean=False)
+                port.release(clean=port.is_fresh)
 
     async def _take(self, names: Collection[str], timeout_s: float) -> Port:
         for name in [name for name in names if name in self._idle]:
@@ -323,26 +325,6 @@ class AgentChannel:
         self._features = greeting.features
         return port
 
-    async def _lease_streams(self) -> list[Lease]:
-        """Return two stream ports, or none if the machine has none."""
-        taken: list[Lease] = []
-        try:
-            for _ in range(2 if self._ports.has(STREAM) else 0):
-                taken.append(await self._lease_stream([lease.name for lease in taken]))
-        except BaseException:
-            for lease in taken:
-                lease.release(clean=True)
-            raise
-        return taken
-
-    async def _lease_stream(self, taken: Collection[str]) -> Lease:
-        unless = {*self._refused_streams, *taken}
-        try:
-            return await self._ports.lease(STREAM, 0, unless=unless)
-        except PortsBusy:
-            self._hang_up()  # our own idle ports may have them
-            return await self._ports.lease(STREAM, _PORT_S, unless=unless)
-
     def _stay(self) -> None:
         if self._linger:
             self._linger.cancel()
@@ -351,7 +333,7 @@ class AgentChannel:
     def _hang_up(self) -> None:
         while self._idle:
             self._idle.popitem()[1].release(clean=True)
-        self._refused_streams.clear()
+        self._streams.forgive()
         if self._linger:
             self._linger.cancel()
             self._linger = None
