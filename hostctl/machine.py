@@ -67,6 +67,7 @@ class Machine(Guest):
         self.spec = spec
         self._home = home
         self._files = files
+        self._pulse: FilePulse = files.pulse()
         self._backend = backend
         self._channel: Channel | None = None
 
@@ -292,10 +293,6 @@ class Machine(Guest):
             await self._channel.close()
 
     # How
-
-    @property
-    def _pulse(self) -> FilePulse:
-        return self._files.pulse()
 
     @contextlib.asynccontextmanager
     async def _locked(self, doing: str, timeout_s: float | None = None) -> AsyncIterator[None]:

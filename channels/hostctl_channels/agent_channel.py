@@ -75,6 +75,7 @@ class AgentChannel:
         self._idle: dict[str, Port] = {}
         self._streams = StreamSupply(ports)
         self._linger: asyncio.TimerHandle | None = None
+        self._used = 0.0  # when a port was idle last, by the loop's clock
         self._features: frozenset[str] = frozenset()
 
     @property
@@ -304,11 +305,11 @@ class AgentChannel:
         try:
             yield port
         finally:
-            if port.is_fresh and port.lease.is_held and not self._streams.is_wanted:
+            if port.is_idle and not self._streams.is_wanted:
                 self._idle[port.lease.name] = port
                 self._stay()
             else:
-                port.release(clean=port.is_fresh)
+                port.release(clean=port.is_idle)
 
     async def _take(self, names: Collection[str], timeout_s: float) -> Port:
         for name in [name for name in names if name in self._idle]:
@@ -326,9 +327,18 @@ class AgentChannel:
         return port
 
     def _stay(self) -> None:
-        if self._linger:
-            self._linger.cancel()
-        self._linger = asyncio.get_running_loop().call_later(_LINGER_S, self._hang_up)
+        loop = asyncio.get_running_loop()
+        self._used = loop.time()
+        if not self._linger:
+            self._linger = loop.call_later(_LINGER_S, self._tire)
+
+    def _tire(self) -> None:
+        """Hang up when nothing was asked for a while: one timer, however many requests."""
+        loop, end = asyncio.get_running_loop(), self._used + _LINGER_S
+        if loop.time() < end:
+            self._linger = loop.call_at(end, self._tire)
+        else:
+            self._hang_up()
 
     def _hang_up(self) -> None:
         while self._idle:

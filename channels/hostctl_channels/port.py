@@ -144,11 +144,16 @@ class Port:
         return last
 
     @property
+    def is_idle(self) -> bool:
+        """True while it is ours and nothing is under way."""
+        return self.session.phase is Phase.IDLE and self.lease.is_held
+
+    @property
     def is_fresh(self) -> bool:
         """True while the guest's timeline has not been cut since we connected, and nothing is under
         way.
         """
-        return self.session.phase is Phase.IDLE and self.epoch == self._pulse.epoch()
+        return self.is_idle and self.epoch == self._pulse.epoch()
 
     def release(self, *, clean: bool) -> None:
         """Give the port back, with its streams; unclean means its worker may be stuck."""
