@@ -36,6 +36,7 @@ PARTS: Mapping[str, Part] = {
     "dash": _program("dash", "dash"),
     "bash": _program("bash", "bash"),
     "mksh": _program("mksh", "mksh"),
+    "start-stop-daemon": _program("start-stop-daemon", "dpkg"),
     "strace": _program("strace", "strace"),
     "zsh": _program("zsh", "zsh"),
     "fish": _program("fish", "fish"),
