@@ -13,22 +13,10 @@ from pathlib import Path
 from hostctl_channels.ports import GUEST_AGENT, PortPool
 from hostctl_channels.qga import QgaChannel, SocketExchange
 
+from .twin import StillPulse
+
 BINARY = shutil.which("qemu-ga", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "qemu-ga"
 READY_S = 20
-
-
-class StillPulse:
-    """A timeline that a test cuts by hand."""
-
-    def __init__(self) -> None:
-        self.number = 1
-        self.is_suspended = False
-
-    def epoch(self) -> int:
-        return self.number
-
-    def suspended(self) -> bool:
-        return self.is_suspended
 
 
 class HostAgent:
@@ -38,6 +26,7 @@ class HostAgent:
         self.folder = folder
         self.socket = folder / "qga.sock"
         self.pulse = StillPulse()
+        self.pid = 0
 
     def channel(self) -> QgaChannel:
         """Return a channel of its own, as another process would have."""
@@ -58,6 +47,7 @@ async def host_agent(*options: str) -> AsyncIterator[HostAgent]:
         process = await asyncio.create_subprocess_exec(
             *words, env=environ, stdout=asyncio.subprocess.DEVNULL
         )
+        agent.pid = process.pid
         try:
             async with asyncio.timeout(READY_S):
                 while not agent.socket.exists():  # noqa: ASYNC110 another process makes it

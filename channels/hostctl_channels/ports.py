@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .errors import PortsBusy
+from .errors import ChannelClosed, PortsBusy
 from .links.interface import Link
 from .links.stream import open_unix
 
@@ -141,7 +141,10 @@ class PortPool:
             pause_s = min(2 * pause_s, longest_s)
 
     def _try_lock(self, name: str) -> tuple[int, bool] | None:
-        fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError as err:  # its folder goes when the machine stops
+            raise ChannelClosed("the machine has no lines: it does not run") from err
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -72,6 +72,7 @@ class SocketExchange:
         self._name = name
         self._line: _Line | None = None
         self._turn = asyncio.Lock()
+        self._is_closing = False
         self._linger: asyncio.TimerHandle | None = None
 
     @property
@@ -88,14 +89,16 @@ class SocketExchange:
                 async with Deadline(self._pulse, timeout_s, request.rpc):
                     return await line.ask(request)
             finally:
-                if line.talk.is_idle:
+                if line.talk.is_idle and not self._is_closing:
                     self._stay()
                 else:
                     self._hang_up()
 
     async def close(self) -> None:
         """See Exchange."""
-        if not self._turn.locked():
+        if self._turn.locked():
+            self._is_closing = True  # whoever talks hangs up at the end
+        else:
             self._hang_up()
 
     async def _taken(self, timeout_s: float) -> _Line:
@@ -131,6 +134,7 @@ class SocketExchange:
 
     def _hang_up(self) -> None:
         self._stop_lingering()
+        self._is_closing = False
         if self._line:
             self._line.lease.release(clean=self._line.talk.is_idle)
             self._line = None
