@@ -275,12 +275,12 @@ class BestChannel:
                 if self._before is not None:
                     await self._before()
                 lines = self._candidates()
-                key, epoch, self.reason = self._memory.read()
+                key, epoch, why = self._memory.read()
                 known = next((line for line in lines if line.key == key), None)
                 if len(lines) == 1:
-                    self._take(lines[0], lines[0].open(self._site))
+                    self._take(lines[0], "" if self._only == AUTO else "as told")
                 elif known and epoch == self._site.pulse.epoch():
-                    self._take(known, known.open(self._site))
+                    self._take(known, why)
                 else:
                     await self._race(lines, known, timeout_s)
             assert self._channel is not None
@@ -289,15 +289,15 @@ class BestChannel:
     def _candidates(self) -> tuple[Line, ...]:
         if self._only != AUTO:
             line = line_named(self._only)
-            self.reason = "as told"
             if line.port not in self._site.endpoints:
                 raise ChannelClosed(f"this machine has no line for: {line.title}")
             return (line,)
         lines = tuple(line for line in LINES if line.port in self._site.endpoints)
         return lines or LINES[:1]  # whose own error says what is wrong
 
-    def _take(self, line: Line, channel: Channel) -> None:
-        self._line, self._channel = line, channel
+    def _take(self, line: Line, reason: str, channel: Channel | None = None) -> None:
+        self._line, self._channel = line, channel or line.open(self._site)
+        self.reason = reason
         why = f" ({self.reason})" if self.reason else ""
         logger.info("channel: %s%s", line.title, why)
 
@@ -316,8 +316,8 @@ class BestChannel:
             if attempt is not winner:
                 await attempt.channel.close()
         better = attempts[: attempts.index(winner)]
-        self.reason = "; ".join(f"{a.line.title}: {a.verdict}" for a in better)
-        self._take(winner.line, winner.channel)
+        reason = "; ".join(f"{a.line.title}: {a.verdict}" for a in better)
+        self._take(winner.line, reason, winner.channel)
         if self._only == AUTO:
             self._memory.write(winner.line.key, epoch, self.reason)
 

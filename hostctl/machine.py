@@ -35,6 +35,7 @@ from .errors import (
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
+    SnapshotExists,
     SnapshotNotFound,
 )
 from .guest import Guest
@@ -274,11 +275,13 @@ class Machine(Guest):
                 await self._backend.save_snapshot(tag, SNAPSHOT_S)
                 return
             guard(self.name, state, "reach")
-            from .quiesce import quiesced, remember
+            if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
+                raise SnapshotExists(self.name, tag)
+            from .quiesce import noted, quiesced
 
             async with self._guest_agent() as agent, quiesced(self._files, agent):
-                remember(self._files, tag)
-                await self._backend.save_snapshot(tag, SNAPSHOT_S)
+                with noted(self._files, tag):
+                    await self._backend.save_snapshot(tag, SNAPSHOT_S)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""

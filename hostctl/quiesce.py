@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from hostctl_channels.errors import ChannelError, HostctlError, Refused
@@ -22,7 +22,7 @@ from .state import MachineFiles, read_json, write_json
 if TYPE_CHECKING:
     from hostctl_channels.qga import QgaChannel
 
-__all__ = ["forget", "is_quiesced", "quiesced", "remember", "thaw_leftover"]
+__all__ = ["forget", "is_quiesced", "noted", "quiesced", "thaw_leftover"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,18 @@ def is_quiesced(files: MachineFiles, tag: str) -> bool:
     return tag in (read_json(files.quiesced) or {})
 
 
-def remember(files: MachineFiles, tag: str) -> None:
-    """Note that snapshot `tag` is one of frozen file systems."""
+@contextmanager
+def noted(files: MachineFiles, tag: str) -> Iterator[None]:
+    """Note that snapshot `tag`, which is made inside, is one of frozen file systems.
+
+    Before it is made: who is killed in between leaves a note too many, which does no harm.
+    """
     write_json(files.quiesced, {**(read_json(files.quiesced) or {}), tag: True})
+    try:
+        yield
+    except BaseException:
+        forget(files, tag)
+        raise
 
 
 def forget(files: MachineFiles, tag: str) -> None:

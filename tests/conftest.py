@@ -46,6 +46,10 @@ PARTS: Mapping[str, Part] = {
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
     "apt-get": _program("apt-get", "apt"),
     "qemu-ga": Part(lambda: shutil.which(BINARY) is not None, "apt-get install qemu-guest-agent"),
+    "mke2fs": Part(
+        lambda: shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
+        "apt-get install e2fsprogs",
+    ),
 }
 """Names for `@pytest.mark.needs(...)`."""
 
