@@ -313,7 +313,7 @@ class BestChannel:
         if winner is None:
             raise _none_answers(attempts)
         for attempt in attempts:
-            if attempt is not winner:
+            if attempt is not winner and attempt.channel:
                 await attempt.channel.close()
         better = attempts[: attempts.index(winner)]
         reason = "; ".join(f"{a.line.title}: {a.verdict}" for a in better)
@@ -327,13 +327,15 @@ class _Attempt:
 
     def __init__(self, line: Line, site: Site, known: Line | None, timeout_s: float) -> None:
         self.line = line
-        self.channel = line.open(site)
+        self.channel: Channel | None = None  # not before its time: opening it loads its code
+        self._site = site
         self._delay_s = 0.0 if line is known else line.delay_s
         self._timeout_s = timeout_s
         self.task = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
         await asyncio.sleep(min(self._delay_s, self._timeout_s / 2))
+        self.channel = self.line.open(self._site)
         await self.channel.connect(max(self._timeout_s - self._delay_s, self._timeout_s / 2))
 
     @property
