@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .backends.interface import Backend, MachineSpec, Progress, check_tag
-from .connect import CHANNEL_NAME, open_channel
+from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
 from .errors import (
     BackendError,
     BootFailed,
@@ -29,6 +29,7 @@ from .errors import (
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
+    SnapshotExists,
     SnapshotNotFound,
 )
 from .guest import Guest
@@ -37,6 +38,7 @@ from .state import FilePulse, Home, MachineFiles, locked
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
+    from hostctl_channels.qga import QgaChannel
 
     from .backends.report import Snapshot
     from .report import MachineReport
@@ -69,7 +71,8 @@ class Machine(Guest):
         self._files = files
         self._pulse: FilePulse = files.pulse()
         self._backend = backend
-        self._channel: Channel | None = None
+        self._channel: BestChannel | None = None
+        self._only = AUTO
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
@@ -88,6 +91,16 @@ class Machine(Guest):
     def console_socket(self) -> Path:
         """The serial console, for one client at a time; there while the machine is alive."""
         return self._files.socket("console")
+
+    def use_channel(self, key: str) -> None:
+        """Reach the guest by one channel only ("agent", "qga"), or by the best again ("auto").
+
+        Raises:
+            ConfigError: there is no such channel.
+        """
+        if key != AUTO:
+            line_named(key)
+        self._only, self._channel = key, None
 
     def uptime_s(self) -> float | None:
         """Return how long its process has run, or None if it has none."""
@@ -219,15 +232,18 @@ class Machine(Guest):
         from .report import MachineReport
 
         state = await self.state()
-        guest_nics, capabilities = None, None
+        guest_nics, capabilities, line, reason = None, None, None, None
         if state is MachineState.RUNNING:
             guest_nics, capabilities = await self._guest_view()
+            channel = self._open_channel()
+            line, reason = channel.line, channel.reason or None
         return MachineReport.of(
             self.spec,
             state,
             await self._backend.describe(),
             guest_nics=guest_nics,
-            channel=CHANNEL_NAME,
+            channel=(line or LINES[0]).title,
+            channel_reason=reason,
             capabilities=capabilities,
             snapshots=await self.list_snapshots(),
             directory=self.directory,
@@ -236,16 +252,32 @@ class Machine(Guest):
 
     # Snapshots
 
-    async def save_snapshot(self, tag: str) -> None:
+    async def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
         """Save RAM and disks of the living machine under `tag`; then it goes on, or stays paused.
+
+        With `quiesce` the guest's file systems are frozen meanwhile, by QEMU's guest agent: the
+        disks hold them whole. They are thawed before this returns or raises.
 
         Raises:
             SnapshotExists: the tag is taken.
+            Refused: `quiesce`, and no guest agent answers, or it may not; nothing was saved.
+            WrongState: `quiesce` of a machine that is paused.
         """
         check_tag(tag)
         async with self._locked("save a snapshot"):
-            guard(self.name, await self._backend.settle(), "snapshot")
-            await self._backend.save_snapshot(tag, SNAPSHOT_S)
+            state = await self._backend.settle()
+            guard(self.name, state, "snapshot")
+            if not quiesce:
+                await self._backend.save_snapshot(tag, SNAPSHOT_S)
+                return
+            guard(self.name, state, "reach")
+            if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
+                raise SnapshotExists(self.name, tag)
+            from .quiesce import noted, quiesced
+
+            async with self._guest_agent() as agent, quiesced(self._files, agent):
+                with noted(self._files, tag):
+                    await self._backend.save_snapshot(tag, SNAPSHOT_S)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""
@@ -277,6 +309,7 @@ class Machine(Guest):
             self._pulse.set_suspended(snapshot.paused)
             if not snapshot.paused:
                 await self._backend.resume()
+                await self._thaw_restored(tag)
         await self.close()
         if not snapshot.paused:
             await self._refresh()
@@ -286,6 +319,10 @@ class Machine(Guest):
         async with self._locked("delete a snapshot"):
             await self._backend.settle()
             await self._backend.delete_snapshot(tag, SNAPSHOT_S)
+            if self._files.quiesced.exists():
+                from .quiesce import forget
+
+                forget(self._files, tag)
 
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
@@ -304,7 +341,44 @@ class Machine(Guest):
                 )
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None
+            if self._files.frozen.exists():
+                await self._thaw()
             yield
+
+    async def _recover(self) -> None:
+        """Undo what a killed hostctl left, unless somebody is at it; the guest would hang."""
+        if self._files.frozen.exists():
+            with contextlib.suppress(Busy):
+                async with self._locked("thaw", timeout_s=0):
+                    pass
+
+    async def _thaw(self) -> None:
+        if not self._backend.state().is_alive:
+            self._files.frozen.unlink(missing_ok=True)
+        elif not self._pulse.suspended():
+            from .quiesce import thaw_leftover
+
+            async with self._guest_agent() as agent:
+                await thaw_leftover(self._files, agent)
+
+    async def _thaw_restored(self, tag: str) -> None:
+        """Thaw a guest that comes back from a snapshot with frozen file systems."""
+        if self._files.quiesced.exists():
+            from .quiesce import is_quiesced
+
+            if is_quiesced(self._files, tag):
+                self._files.frozen.touch(mode=0o600)
+                await self._thaw()
+
+    @contextlib.asynccontextmanager
+    async def _guest_agent(self) -> AsyncIterator[QgaChannel]:
+        """Yield QEMU's guest agent, whatever channel else is used: only it can freeze."""
+        site = Site(self._backend.endpoints(), self._files.runtime, self._pulse)
+        agent = guest_agent(site)
+        try:
+            yield agent
+        finally:
+            await agent.close()
 
     def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
@@ -314,10 +388,15 @@ class Machine(Guest):
         guard(self.name, self._backend.state(), "reach")
         return self._open_channel()
 
-    def _open_channel(self) -> Channel:
+    def _open_channel(self) -> BestChannel:
         if self._channel is None:
             self._channel = open_channel(
-                self._backend.endpoints(), self._files.runtime, self._pulse
+                self._backend.endpoints(),
+                self._files.runtime,
+                self._pulse,
+                self._files.channel,
+                self._only,
+                self._recover,
             )
         return self._channel
 

@@ -30,6 +30,7 @@ class MachineReport:
     nics: tuple[Nic, ...] | None  # what the hypervisor shows; () is the proof that there is none
     guest_nics: tuple[str, ...] | None  # what the guest shows: ("lo",) without a network
     channel: str
+    channel_reason: str | None  # why no better one is used
     capabilities: tuple[str, ...] | None
     snapshots: tuple[Snapshot, ...]
     directory: Path
@@ -44,6 +45,7 @@ class MachineReport:
         *,
         guest_nics: tuple[str, ...] | None,
         channel: str,
+        channel_reason: str | None,
         capabilities: tuple[str, ...] | None,
         snapshots: tuple[Snapshot, ...],
         directory: Path,
@@ -65,6 +67,7 @@ class MachineReport:
             nics=backend.nics,
             guest_nics=guest_nics,
             channel=channel,
+            channel_reason=channel_reason,
             capabilities=capabilities,
             snapshots=snapshots,
             directory=directory,

@@ -91,6 +91,21 @@ class MachineFiles:
         return self.directory / "answered"
 
     @property
+    def channel(self) -> Path:
+        """Which line into the guest answered last; see connect.py."""
+        return self.directory / "channel"
+
+    @property
+    def frozen(self) -> Path:
+        """There while somebody holds the guest's file systems frozen, or was killed doing so."""
+        return self.directory / "frozen"
+
+    @property
+    def quiesced(self) -> Path:
+        """The tags of snapshots whose file systems were frozen; absent if there is none."""
+        return self.directory / "quiesced.json"
+
+    @property
     def snapshots(self) -> Path:
         return self.directory / "snapshots.json"
 

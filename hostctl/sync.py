@@ -103,6 +103,9 @@ class Machine:
     def console_socket(self) -> Path:
         return self._async.console_socket
 
+    def use_channel(self, key: str) -> None:
+        self._async.use_channel(key)
+
     def uptime_s(self) -> float | None:
         return self._async.uptime_s()
 
@@ -137,8 +140,8 @@ class Machine:
     def describe(self) -> MachineReport:
         return self._loop.call(self._async.describe())
 
-    def save_snapshot(self, tag: str) -> None:
-        self._loop.call(self._async.save_snapshot(tag))
+    def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
+        self._loop.call(self._async.save_snapshot(tag, quiesce=quiesce))
 
     def list_snapshots(self) -> tuple[Snapshot, ...]:
         return self._loop.call(self._async.list_snapshots())

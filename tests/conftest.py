@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.qga import BINARY
+
 VM_TIMEOUT_S = 300  # a cold boot under TCG on a busy two-core box, and the test itself
 
 HARMLESS = "not here: "
@@ -44,6 +46,11 @@ PARTS: Mapping[str, Part] = {
     "shfmt": _program("shfmt", "shfmt"),
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
     "apt-get": _program("apt-get", "apt"),
+    "qemu-ga": Part(lambda: shutil.which(BINARY) is not None, "apt-get install qemu-guest-agent"),
+    "mke2fs": Part(
+        lambda: shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
+        "apt-get install e2fsprogs",
+    ),
 }
 """Names for `@pytest.mark.needs(...)`."""
 

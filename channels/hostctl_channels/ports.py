@@ -16,11 +16,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .errors import PortsBusy
+from .errors import ChannelClosed, PortsBusy
 from .links.interface import Link
 from .links.stream import open_unix
 
-__all__ = ["CONTROL", "PORTS", "PREFIX", "STREAM", "WORK", "Lease", "PortPool", "number", "suffix"]
+__all__ = [
+    "CONTROL",
+    "GUEST_AGENT",
+    "PORTS",
+    "PREFIX",
+    "STREAM",
+    "WORK",
+    "Lease",
+    "PortPool",
+    "number",
+    "suffix",
+]
 
 PREFIX: Final = "org.hostctl."
 CONTROL: Final = (PREFIX + "0",)  # short requests only, so that a signal never waits behind a file
@@ -29,13 +40,15 @@ STREAM: Final = tuple(
     f"{PREFIX}out.{n}" for n in range(8)
 )  # raw stdout or stderr of a running command: two per worker
 PORTS: Final = CONTROL + WORK + STREAM
+GUEST_AGENT: Final = "org.qemu.guest_agent.0"  # where qemu-ga listens unless told otherwise
 
 _RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks
 
 
 def suffix(name: str) -> str:
     """Return the part of a port's name that the wire and the socket files use."""
-    return name.removeprefix(PREFIX)
+    # A socket's path has room for 107 bytes, and most of them are taken.
+    return "qga" if name == GUEST_AGENT else name.removeprefix(PREFIX)
 
 
 def number(name: str) -> str:
@@ -128,7 +141,10 @@ class PortPool:
             pause_s = min(2 * pause_s, longest_s)
 
     def _try_lock(self, name: str) -> tuple[int, bool] | None:
-        fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError as err:  # its folder goes when the machine stops
+            raise ChannelClosed("the machine has no lines: it does not run") from err
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -164,6 +164,7 @@ def exec_(parser: argparse.ArgumentParser) -> None:
         "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
     )
     _add_timeout(parser, "kill it after this long, and exit with 124", None)
+    _add_channel(parser)
     parser.add_argument(
         "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
     )
@@ -197,6 +198,7 @@ def cp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--preserve", action="store_true", help="keep permissions and modification time"
     )
+    _add_channel(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     _add_json(parser)
     parser.epilog = """\
@@ -209,7 +211,17 @@ A local file with a colon in its name is written ./like:this."""
 
 
 def snapshot_save(parser: argparse.ArgumentParser) -> None:
-    """Declare `hostctl snapshot save`; `restore` and `delete` take the same."""
+    """Declare `hostctl snapshot save`."""
+    snapshot_tag(parser)
+    parser.add_argument(
+        "--quiesce",
+        action="store_true",
+        help="freeze the guest's file systems meanwhile, by its QEMU guest agent",
+    )
+
+
+def snapshot_tag(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl snapshot restore`, and `delete`, which takes the same."""
     _add_name(parser)
     parser.add_argument("tag", metavar="TAG", help="the snapshot's name")
     _add_json(parser)
@@ -313,6 +325,15 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         type=_typed(units.parse_duration),
         default=default,
         help=text,
+    )
+
+
+def _add_channel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel",
+        choices=("auto", "agent", "qga"),
+        default="auto",
+        help="how to reach the guest: our agent, QEMU's guest agent, or the best (default)",
     )
 
 

@@ -84,7 +84,7 @@ async def _spawn(
 ) -> ExitStatus:
     async with (
         opening.open_controller() as controller,
-        controller.machine(args.name).spawn(
+        opening.machine(controller, args.name, args.channel).spawn(
             *argv,
             stdin=args.interactive,
             env=env or None,

@@ -79,9 +79,10 @@ def _state(report: MachineReport) -> str:
 
 
 def _channel(report: MachineReport) -> str:
+    why = f" ({report.channel_reason})" if report.channel_reason else ""
     if report.capabilities is None:
-        return f"{report.channel}: not asked, or no answer"
-    return f"{report.channel}: {', '.join(report.capabilities)}"
+        return f"{report.channel}: not asked, or no answer{why}"
+    return f"{report.channel}: {', '.join(report.capabilities)}{why}"
 
 
 def _disk(disk: DiskReport) -> str:
@@ -103,6 +104,7 @@ def _as_json(report: MachineReport) -> dict[str, Any]:
         "accel_reason": report.accel_reason,
         "network": _network_json(report),
         "channel": report.channel,
+        "channel_reason": report.channel_reason,
         "capabilities": None if report.capabilities is None else list(report.capabilities),
         "disks": list(map(_disk_json, report.disks)),
         "snapshots": list(map(snapshot.as_json, report.snapshots)),

@@ -13,7 +13,8 @@ from . import opening, render, units
 
 def save(args: argparse.Namespace) -> int:
     """Keep this moment under a tag."""
-    return _move(args, lambda machine, tag: machine.save_snapshot(tag), "saved")
+    quiesce: bool = args.quiesce
+    return _move(args, lambda machine, tag: machine.save_snapshot(tag, quiesce=quiesce), "saved")
 
 
 def restore(args: argparse.Namespace) -> int:

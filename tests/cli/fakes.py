@@ -97,8 +97,11 @@ class FakeMachine:
     async def wait(self, goal: object, timeout_s: float) -> None:
         self._note("wait", (goal, timeout_s))
 
-    async def save_snapshot(self, tag: str) -> None:
-        self._note("save", tag)
+    async def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
+        self._note("save", (tag, "quiesced") if quiesce else tag)
+
+    def use_channel(self, key: str) -> None:
+        self._note("use channel", key)
 
     async def restore_snapshot(self, tag: str) -> None:
         self._note("restore", tag)
@@ -126,6 +129,7 @@ class FakeMachine:
             nics=self.nics,
             guest_nics=self.guest_nics,
             channel="agent",
+            channel_reason=None,
             capabilities=("signal", "stdin"),
             snapshots=(SNAPSHOT,),
             directory=Path("/nowhere"),

@@ -79,6 +79,7 @@ def test_the_keys_of_show_are_stable(web: FakeMachine, capsys: pytest.CaptureFix
         "accel_reason",
         "network",
         "channel",
+        "channel_reason",
         "capabilities",
         "disks",
         "snapshots",

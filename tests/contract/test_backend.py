@@ -18,7 +18,7 @@ from hostctl.backends.registry import open_backend
 from hostctl.errors import BackendError, BootFailed, SnapshotExists, SnapshotNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.state import Home, MachineFiles, cut_log, previous
-from hostctl_channels.ports import PORTS
+from hostctl_channels.ports import GUEST_AGENT, PORTS
 
 from ..bootsector import COUNTER, FIRST, LAST, REBOOTING, boot_spec
 
@@ -294,7 +294,7 @@ class TestReport:
     async def test_every_port_has_a_socket(self, bench: Bench) -> None:
         await bench.backend.launch()
         endpoints = bench.backend.endpoints()
-        assert list(endpoints) == list(PORTS)
+        assert list(endpoints) == [*PORTS, GUEST_AGENT]
         assert all(path.is_socket() for path in endpoints.values())
         assert bench.files.runtime.stat().st_mode & 0o777 == 0o700
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostctl_channels.ports import PORTS, suffix
+from hostctl_channels.ports import GUEST_AGENT, PORTS, suffix
 
 from ... import procs
 from ...errors import (
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["QemuBackend"]
 
 logger = logging.getLogger(__name__)
+
+# Last, so that ours keep their numbers; where nothing listens, it costs the guest a device node.
+NAMES = (*PORTS, GUEST_AGENT)
 
 GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
 QUIT_S = 3.0  # QEMU's answer to quit: it flushes its disks
@@ -153,7 +156,7 @@ class QemuBackend:
         launch = Launch(
             run_id=os.urandom(8).hex(),
             accel=choice.accel,
-            ports=PORTS,
+            ports=NAMES,
             kernel=self._spec.kernel,
             initrd=self._spec.initrd,
             append=self._spec.append,
@@ -264,7 +267,7 @@ class QemuBackend:
             return report
 
     def endpoints(self) -> Mapping[str, Path]:
-        return {name: self._files.socket(suffix(name)) for name in PORTS}
+        return {name: self._files.socket(suffix(name)) for name in NAMES}
 
     def last_words(self) -> tuple[str, str]:
         return tail(self._files.qemu_log, LAST_LINES), tail(self._files.console_log, LAST_LINES)

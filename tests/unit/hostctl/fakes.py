@@ -123,6 +123,8 @@ class FakeChannel:
         self.calls: list[str] = []
         self.is_mute = False
         self.is_warm = False
+        self.line = None
+        self.reason = ""
 
     async def connect(self, timeout_s: float) -> None:
         self.calls.append("connect")
