@@ -18,6 +18,7 @@ import pytest
 
 from hostctl_channels.errors import OutputTooLarge, Refused, SpawnFailed, TransferFailed
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, PutOptions
+from tests.serial_twin import AgentOnTty
 from tests.twin import PtyTwin, SocketTwin
 
 ENOUGH_S = 40  # for anything here, on a guest that is emulated by a busy host
@@ -52,6 +53,16 @@ async def many_ports() -> AsyncIterator[Subject]:
         await twin.close()
 
 
+@asynccontextmanager
+async def serial_line() -> AsyncIterator[Subject]:
+    """Yield our agent on a tty, reached by a serial line."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = AgentOnTty("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
 def _folder(name: str) -> bytes:
     path = os.path.join(name, "files")
     os.mkdir(path)
@@ -59,7 +70,11 @@ def _folder(name: str) -> bytes:
 
 
 Factory = Callable[[], AbstractAsyncContextManager[Subject]]
-FACTORIES: dict[str, Factory] = {"socketpair": one_line, "pty": many_ports}
+FACTORIES: dict[str, Factory] = {
+    "socketpair": one_line,
+    "pty": many_ports,
+    "agent-on-tty": serial_line,
+}
 
 
 @pytest.fixture(params=FACTORIES)
