@@ -1,4 +1,4 @@
-"""A channel over a foothold: whatever can keep a small file in the guest, show one, and run a script.
+"""A channel over a foothold: whatever can keep a small file, show one, and run a script.
 
 Lines without flow control lose bytes when too many are under way, and are shared with kernel
 messages and getty. So nothing long is ever under way: a command travels as a script, a file in
@@ -226,8 +226,8 @@ class StagedChannel:
             await self._upload(source, _size(source), self._own(b"i", token), PutOptions())
         status: ExitStatus | None = None
         for _ in range(_RUNS):
-            status = await self._begin(command, token, status, fed=source is not None)
             try:
+                status = await self._begin(command, token, status, fed=source is not None)
                 sizes = await self._sizes(token)
             except TransferFailed as err:  # it never began, or we were told wrong
                 logger.debug("%s: no output: %s", command, err)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hostctl_channels.errors import ChannelClosed
+from hostctl_channels.links import serial_line
 from hostctl_channels.links.faulty import Faults, FaultyLink
 from hostctl_channels.links.interface import Link
-from hostctl_channels.links import serial_line
 from hostctl_channels.links.memory import open_pair
 from hostctl_channels.links.serial_line import DescriptorLine, open_serial_line
 from hostctl_channels.links.stream import SocketLink, open_unix

@@ -1,7 +1,7 @@
 """Links over serial lines: a pty, a tty device, what pyserial reaches by a URL, a Unix socket.
 
-`open_serial_line` chooses by the look of the target. A serial line has no flow control that could be
-relied on and tells of no hang-up: whoever speaks over it bounds what is under way, and asks for
+`open_serial_line` chooses by the look of the target. A serial line has no flow control that could
+be relied on and tells of no hang-up: whoever speaks over it bounds what is under way, and asks for
 answers.
 """
 
