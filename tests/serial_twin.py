@@ -13,12 +13,39 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
+from hostctl_channels.console import open_console
+from hostctl_channels.login import Login
 from hostctl_channels.serial_agent import open_serial
 from hostctl_channels.staged import StagedChannel
 
-from .twin import _Twin
+from .twin import SHELLS, _Twin
 
-__all__ = ["AgentOnTty", "Filter", "Relay"]
+__all__ = ["PASSWORD", "USER", "AgentOnTty", "Filter", "GettyOnTty", "Relay"]
+
+USER, PASSWORD = "somebody", "a 'pass' $word"
+
+# What getty and login do, without their need of root and of accounts.
+GETTY = r"""
+exec <>"$1" >&0 2>&0
+while :; do
+	stty sane
+	printf '\r\n%s\r\n\r\ntwin login: ' "$2"
+	IFS= read -r user || exit
+	[ -n "$user" ] || continue
+	stty -echo
+	printf 'Password: '
+	IFS= read -r password
+	stty echo
+	printf '\n'
+	if [ "$user:$password" = "$WANTED" ]; then
+		printf 'Last login: never\nWelcome. Access is logged.\n'
+		(unset WANTED; exec $TWIN_SHELL -i)
+	else
+		sleep 0.2
+		printf 'Login incorrect\n'
+	fi
+done
+"""
 
 Filter = Callable[[bytes], bytes]
 """What becomes of bytes that pass."""
@@ -106,3 +133,34 @@ class AgentOnTty(_Twin):
         self.relay.close()
         self.leftovers_are_fine = True  # its worker hears of nothing, as on a UART
         self._finish()
+
+
+class GettyOnTty(_Twin):
+    """A shell behind a login prompt on a tty that is cooked, echoes, and is its own terminal."""
+
+    def __init__(self, shell: str, folder: Path) -> None:
+        super().__init__(shell, folder)
+        self.relay = Relay(raw_guest=False)
+        self.locks = folder / "locks"
+        self.locks.mkdir()
+        self._script.write_text(GETTY)
+        environ = {
+            "WANTED": f"{USER}:{PASSWORD}",
+            "TWIN_SHELL": " ".join(SHELLS[shell]) if shell != "ash" else "busybox ash",
+            "PS1": "\\u@\\h:\\w\\$ ",
+            "HOME": str(folder),
+            "TERM": "vt100",
+        }
+        self._launch(self.relay.guest, "Twin GNU/Linux", line=subprocess.DEVNULL, environ=environ)
+        self.channel = self.new_channel(Login(USER, PASSWORD))
+
+    def new_channel(self, login: Login | None) -> StagedChannel:
+        """Return a channel that logs in so."""
+        return open_console(self.relay.host, login, lock_dir=self.locks, pulse=self.pulse)
+
+    async def close(self) -> None:
+        """Cut the line, and end all."""
+        await self.channel.close()
+        self.leftovers_are_fine = True  # a getty has no reason to end
+        self._finish()
+        self.relay.close()

@@ -18,7 +18,7 @@ import pytest
 
 from hostctl_channels.errors import OutputTooLarge, Refused, SpawnFailed, TransferFailed
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, PutOptions
-from tests.serial_twin import AgentOnTty
+from tests.serial_twin import AgentOnTty, GettyOnTty
 from tests.twin import PtyTwin, SocketTwin
 
 ENOUGH_S = 40  # for anything here, on a guest that is emulated by a busy host
@@ -63,6 +63,16 @@ async def serial_line() -> AsyncIterator[Subject]:
         await twin.close()
 
 
+@asynccontextmanager
+async def login_console() -> AsyncIterator[Subject]:
+    """Yield a login on a tty: no agent at all."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = GettyOnTty("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
 def _folder(name: str) -> bytes:
     path = os.path.join(name, "files")
     os.mkdir(path)
@@ -74,6 +84,7 @@ FACTORIES: dict[str, Factory] = {
     "socketpair": one_line,
     "pty": many_ports,
     "agent-on-tty": serial_line,
+    "login-on-tty": login_console,
 }
 
 
