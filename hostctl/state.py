@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 MAX_SOCKET_PATH = (
     107  # sockaddr_un.sun_path is 108 bytes on Linux, with the NUL (unix(7)); 104 on macOS
 )
-LONGEST_SOCKET = "console.sock"
+LONGEST_SOCKET = "serial.1.sock"
 LOCK_POLL_S = 0.02
 TEMPORARY = ".tmp-"
 TAIL_BYTES = 64 * 1024  # of a log that the guest writes: enough for its last words, bounded

@@ -17,6 +17,7 @@ restarted
     │   └── TransferFailed  a file could not be read or written
     │       └── ShortSource the source of a put ended early
     ├── OutputTooLarge      a command printed more than the caller was ready to keep
+    ├── LoginFailed         a console wants another user or password
     └── Refused             this guest lacks what the request needs
 """
 
@@ -37,6 +38,7 @@ __all__ = [
     "GuestError",
     "HostctlError",
     "LocalProtocolError",
+    "LoginFailed",
     "OutputTooLarge",
     "PortsBusy",
     "ProtocolError",
@@ -140,6 +142,10 @@ class ShortSource(TransferFailed):
 
 class OutputTooLarge(GuestError):
     """A command printed more than `max_output_bytes`; it was killed."""
+
+
+class LoginFailed(GuestError):
+    """The console's login was refused. It is not tried again: that may lock the user out."""
 
 
 class Refused(GuestError):

@@ -19,6 +19,7 @@ import pytest
 from hostctl_channels.errors import OutputTooLarge, Refused, SpawnFailed, TransferFailed
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, PutOptions
 from tests.qga import host_agent
+from tests.serial_twin import AgentOnTty, GettyOnTty
 from tests.twin import PtyTwin, SocketTwin
 
 ENOUGH_S = 40  # for anything here, on a guest that is emulated by a busy host
@@ -64,6 +65,26 @@ async def guest_agent() -> AsyncIterator[Subject]:
         await channel.close()
 
 
+@asynccontextmanager
+async def serial_line() -> AsyncIterator[Subject]:
+    """Yield our agent on a tty, reached by a serial line."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = AgentOnTty("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
+@asynccontextmanager
+async def login_console() -> AsyncIterator[Subject]:
+    """Yield a login on a tty: no agent at all."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = GettyOnTty("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
 def _folder(name: str) -> bytes:
     path = os.path.join(name, "files")
     os.mkdir(path)
@@ -75,6 +96,8 @@ FACTORIES: dict[str, Factory] = {
     "socketpair": one_line,
     "pty": many_ports,
     "qga": guest_agent,
+    "agent-on-tty": serial_line,
+    "login-on-tty": login_console,
 }
 _NEEDS = {"qga": pytest.mark.needs("qemu-ga")}
 

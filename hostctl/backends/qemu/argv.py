@@ -1,8 +1,8 @@
 """MachineSpec → QEMU's arguments: a pure function, no I/O, held by golden tests.
 
 What the arguments promise: no default devices, no network, no monitor but ours, no child processes,
-our thirteen ports and the guest agent's, a console that is always logged, and a node for RAM
-snapshots.
+our thirteen ports and the guest agent's, a console that is always logged, a serial line beside it,
+and a node for RAM snapshots.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hostctl_channels.ports import suffix
 from ...state import MachineFiles
 from ..interface import MachineSpec
 
-__all__ = ["BINARY", "Launch", "accel_arguments", "argv", "run_name"]
+__all__ = ["BINARY", "SERIAL", "Launch", "accel_arguments", "argv", "run_name"]
 
 BINARY = "qemu-system-x86_64"
 # No setuid, no exec, no affinity or scheduler games, no obsolete calls: QEMU itself needs none of
@@ -25,6 +25,7 @@ BINARY = "qemu-system-x86_64"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 MAX_PORTS = 31  # the device's own ceiling: hot-plugged ports stay possible
 VMSTATE_NODE = "vmstate"
+SERIAL = "serial.1"  # the endpoint and the socket of the guest's ttyS1; ttyS0 is the console
 # Boots a second sooner than `pc` under TCG: the guest interprets pc's interrupt table, a loop in
 # ACPI byte code, once per PCI device (images/README.md has the numbers).
 MACHINE = "q35,sata=off,smbus=off"
@@ -60,6 +61,7 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
         *(["-S"] if launch.frozen else []),
         *_monitors(files),
         *_console(files),
+        *_serial(files),
         *("-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0"),
         *_ports(files, launch.ports),
         *_vmstate(files),
@@ -115,6 +117,11 @@ def _console(files: MachineFiles) -> list[str]:
         "-serial",
         "chardev:console",
     ]
+
+
+def _serial(files: MachineFiles) -> list[str]:
+    # The second -serial is the guest's ttyS1: a way in for an agent or a login of its own.
+    return ["-chardev", _socket("serial1", files.socket(SERIAL)), "-serial", "chardev:serial1"]
 
 
 def _ports(files: MachineFiles, names: Sequence[str]) -> list[str]:

@@ -267,7 +267,9 @@ class QemuBackend:
             return report
 
     def endpoints(self) -> Mapping[str, Path]:
-        return {name: self._files.socket(suffix(name)) for name in NAMES}
+        from .argv import SERIAL
+
+        return {name: self._files.socket(suffix(name)) for name in (*NAMES, SERIAL)}
 
     def last_words(self) -> tuple[str, str]:
         return tail(self._files.qemu_log, LAST_LINES), tail(self._files.console_log, LAST_LINES)
