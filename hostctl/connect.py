@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel, Pulse
+    from hostctl_channels.links.interface import Endpoint
 
 __all__ = ["CHANNEL_NAME", "open_channel"]
 
 CHANNEL_NAME = "hostctl agent over virtio-serial"
 
 
-def open_channel(endpoints: Mapping[str, Path], lock_dir: Path, pulse: Pulse) -> Channel:
+def open_channel(endpoints: Mapping[str, Endpoint], lock_dir: Path, pulse: Pulse) -> Channel:
     """Return the channel to a machine's guest, not connected yet; it does no I/O so far."""
     from hostctl_channels.agent_channel import AgentChannel
     from hostctl_channels.ports import PortPool

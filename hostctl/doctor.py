@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from . import procs
+from .backends import accel
+from .backends.accel import BINARY
 from .backends.interface import NAME_LIMIT
-from .backends.qemu import accel
-from .backends.qemu.argv import BINARY
 from .errors import HostctlError, ToolMissing
 from .state import MAX_SOCKET_PATH, Home
 

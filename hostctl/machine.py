@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .backends.interface import (
+    CONSOLE,
     Backend,
     MachineSpec,
     Progress,
@@ -43,6 +44,7 @@ from .state import FilePulse, Home, MachineFiles, locked
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
+    from hostctl_channels.links.interface import Endpoint
 
     from .report import MachineReport
 
@@ -74,9 +76,20 @@ class Machine(Guest):
         self._files = files
         self._backend = backend
         self._channel: Channel | None = None
+        self._opening = asyncio.Lock()
+        self._steal = False
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
+
+    @property
+    def steal(self) -> bool:
+        """Whether lines that somebody else holds, as libvirt's consoles do, are taken from them."""
+        return self._steal
+
+    @steal.setter
+    def steal(self, steal: bool) -> None:
+        self._steal = steal
 
     @property
     def directory(self) -> Path:
@@ -88,10 +101,26 @@ class Machine(Guest):
         """All that the serial console said since the last start."""
         return self._files.console_log
 
+    async def fetch_console_log(self) -> Path:
+        """Make `console_log` current, where the hypervisor keeps it elsewhere; return its path."""
+        await self._backend.fetch_console()
+        return self._files.console_log
+
     @property
     def console_socket(self) -> Path:
-        """The serial console, for one client at a time; there while the machine is alive."""
+        """QEMU's own: the serial console, for one client at a time; there while it is alive."""
         return self._files.socket("console")
+
+    async def console_endpoint(self) -> Endpoint:
+        """Return where the serial console is reached, by one client at a time.
+
+        Raises:
+            BackendError: there is none, or its hypervisor keeps it to itself.
+        """
+        endpoints = await self._backend.endpoints(steal=self._steal)
+        if CONSOLE not in endpoints:
+            raise BackendError(f"machine {self.name!r} has no serial console")
+        return endpoints[CONSOLE]
 
     def uptime_s(self) -> float | None:
         """Return how long its process has run, or None if it has none."""
@@ -101,7 +130,7 @@ class Machine(Guest):
 
     async def state(self) -> MachineState:
         """Return the state. A process found dead is cleaned up, unless someone is at it already."""
-        state = self._backend.state()
+        state = await self._backend.state()
         if not state.is_alive and self._files.run.exists():
             with contextlib.suppress(Busy, MachineNotFound):
                 async with self._locked("clean up", timeout_s=0):
@@ -131,7 +160,7 @@ class Machine(Guest):
             # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
             # guest's right.
             async with self._locked("start"):
-                if self._backend.state().is_alive:
+                if (await self._backend.state()).is_alive:
                     await self._backend.allow_reboot()
 
     async def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
@@ -192,6 +221,7 @@ class Machine(Guest):
                 await self._backend.kill()
                 state = MachineState.STOPPED
             guard(self.name, state, "delete")
+            await self._backend.remove()
             await self._home.remove(self._files)
         await self.close()
 
@@ -213,7 +243,7 @@ class Machine(Guest):
                 while await self.state() is not state:  # noqa: ASYNC110 other processes change it
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            now = self._backend.state().value
+            now = (await self._backend.state()).value
             raise DeadlineExceeded(
                 f"machine {self.name!r} is {now}, not {state.value}, after {timeout_s:g} s"
             ) from None
@@ -295,6 +325,7 @@ class Machine(Guest):
         """Give back the ports. The machine goes on, and this object may be used again."""
         if self._channel is not None:
             await self._channel.close()
+        await self._backend.close()
 
     # How
 
@@ -314,24 +345,24 @@ class Machine(Guest):
                 raise MachineNotFound(self.name) from None
             yield
 
-    def _reach(self) -> Channel:
+    async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
         # A connection that was in order a moment ago says more than its process' existence.
         if self._channel and self._channel.is_warm and not self._pulse.suspended():
             return self._channel
-        guard(self.name, self._backend.state(), "reach")
-        return self._open_channel()
+        guard(self.name, await self._backend.state(), "reach")
+        return await self._open_channel()
 
-    def _open_channel(self) -> Channel:
-        if self._channel is None:
-            self._channel = open_channel(
-                self._backend.endpoints(), self._files.runtime, self._pulse
-            )
-        return self._channel
+    async def _open_channel(self) -> Channel:
+        async with self._opening:
+            if self._channel is None:
+                endpoints = await self._backend.endpoints(steal=self._steal)
+                self._channel = open_channel(endpoints, self._files.runtime, self._pulse)
+            return self._channel
 
     async def _ready(self, timeout_s: float) -> None:
         """Wait until the agent answers, or QEMU ends, or time is up."""
-        connecting = asyncio.ensure_future(self._open_channel().connect(timeout_s))
+        connecting = asyncio.ensure_future(self._connect(timeout_s))
         dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
         try:
             await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
@@ -345,6 +376,9 @@ class Machine(Guest):
                 task.cancel()
             await asyncio.gather(connecting, dying, return_exceptions=True)
 
+    async def _connect(self, timeout_s: float) -> None:
+        await (await self._open_channel()).connect(timeout_s)
+
     async def _boot_failed(self, error: BaseException | None, timeout_s: float) -> BootFailed:
         hint = f"hostctl console {self.name}"
         # The line breaks a moment before the process is gone.
@@ -354,7 +388,7 @@ class Machine(Guest):
             what = f"its agent did not answer within {timeout_s:g} s"
         else:
             what = f"its agent cannot be reached: {error}"
-        stderr, console = self._backend.last_words()
+        stderr, console = await self._backend.last_words()
         said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
         return BootFailed(
             f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
@@ -402,7 +436,7 @@ class Machine(Guest):
             return
         try:
             async with asyncio.timeout(REFRESH_S):
-                channel = self._reach()
+                channel = await self._reach()
                 await channel.set_clock(time.time())
                 await channel.feed_entropy(os.urandom(64))
         except (HostctlError, TimeoutError) as err:
@@ -413,7 +447,7 @@ class Machine(Guest):
             async with asyncio.timeout(NICS_S):
                 result = await self.exec("ls", "/sys/class/net", check=True)
                 nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
-                capabilities = tuple(sorted(self._reach().capabilities))
+                capabilities = tuple(sorted((await self._reach()).capabilities))
         except (HostctlError, TimeoutError) as err:
             logger.info("machine %s: its guest does not answer: %s", self.name, err)
             return None, None

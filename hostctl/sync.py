@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, ExitStatus, FileInfo, Result
     from hostctl_channels.interface import Process as AsyncProcess
     from hostctl_channels.interface import Progress as ByteProgress
+    from hostctl_channels.links.interface import Endpoint
 
     from .backends.report import Snapshot
     from .guest import Env, LocalPath
@@ -102,6 +103,20 @@ class Machine:
     @property
     def console_socket(self) -> Path:
         return self._async.console_socket
+
+    @property
+    def steal(self) -> bool:
+        return self._async.steal
+
+    @steal.setter
+    def steal(self, steal: bool) -> None:
+        self._async.steal = steal
+
+    def fetch_console_log(self) -> Path:
+        return self._loop.call(self._async.fetch_console_log())
+
+    def console_endpoint(self) -> Endpoint:
+        return self._loop.call(self._async.console_endpoint())
 
     def uptime_s(self) -> float | None:
         return self._async.uptime_s()

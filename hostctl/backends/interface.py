@@ -17,9 +17,13 @@ from ..errors import ConfigError
 from ..lifecycle import MachineState
 
 if TYPE_CHECKING:
+    from hostctl_channels.links.interface import Endpoint
+
     from .report import BackendReport, DiskReport, Nic, Snapshot
 
 __all__ = [
+    "CONSOLE",
+    "GUEST_AGENT",
     "Backend",
     "BackendReport",
     "Capabilities",
@@ -32,6 +36,9 @@ __all__ = [
     "check_name",
     "check_tag",
 ]
+
+CONSOLE = "serial.0"  # the endpoint of the first serial line; the second is serial.1
+GUEST_AGENT = "org.qemu.guest_agent.0"
 
 Progress = Callable[[str], None]  # one short line of talk per step
 
@@ -163,11 +170,11 @@ class Backend(Protocol):
     async def prepare(self) -> None:
         """Make the disks in the still private directory; on failure the caller removes it."""
 
-    def state(self) -> MachineState:
+    async def state(self) -> MachineState:
         """Return the state; cheap, changes nothing, needs no lock."""
 
     def uptime_s(self) -> float | None:
-        """Return how long the machine's process has run; as cheap as `state`."""
+        """Return how long the machine's process has run, if that is known; asks nobody."""
 
     async def settle(self) -> MachineState:
         """Clean up what a killed hostctl or a dead hypervisor left; return the true state."""
@@ -225,11 +232,23 @@ class Backend(Protocol):
     async def describe(self) -> BackendReport:
         """Ask the hypervisor; needs no lock."""
 
-    def endpoints(self) -> Mapping[str, Path]:
-        """Return the socket of each port, by the port's full name."""
+    async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
+        """Return where each port is reached, by the port's full name, and `CONSOLE`.
 
-    def last_words(self) -> tuple[str, str]:
+        `steal` takes a line that somebody else holds away from them, where that can be done.
+        """
+
+    async def fetch_console(self) -> None:
+        """Make the console log's file current, where the log is kept elsewhere."""
+
+    async def last_words(self) -> tuple[str, str]:
         """Return the ends of the hypervisor's stderr and of the console."""
+
+    async def remove(self) -> None:
+        """Remove what the hypervisor keeps of a machine without process; repeatable."""
+
+    async def close(self) -> None:
+        """Give back connections; the machine goes on, and this object may be used again."""
 
 
 def __getattr__(name: str) -> object:

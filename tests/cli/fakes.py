@@ -19,6 +19,7 @@ from hostctl.errors import MachineExists, MachineNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.machine import MachineReport
 from hostctl_channels.interface import ExitStatus, FileInfo
+from hostctl_channels.links.stream import UnixEndpoint
 
 SNAPSHOT = Snapshot("base", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 97 * 2**20)
 
@@ -69,6 +70,12 @@ class FakeMachine:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    async def fetch_console_log(self) -> Path:
+        return self.console_log
+
+    async def console_endpoint(self) -> UnixEndpoint:
+        return UnixEndpoint(self.console_socket)
 
     async def state(self) -> MachineState:
         return self.current
