@@ -209,12 +209,20 @@ class Machine(Guest):
         if wait:
             await self._ready(timeout_s)
 
-    async def delete(self, *, force: bool = False) -> None:
+    async def delete(self, *, force: bool = False, undefine: bool = False) -> None:
         """Remove the machine with its disks and logs; `force` kills it first if it is alive.
+
+        One that was adopted is only forgotten, alive or not, and `force` does not change that: it
+        is somebody else's. `undefine` removes it from its hypervisor too; its disks stay even then.
 
         Raises:
             WrongState: it is alive.
         """
+        if self._backend.is_adopted and not undefine:
+            async with self._locked("forget"):
+                await self._home.remove(self._files)
+            await self.close()
+            return
         async with self._locked("delete"):
             state = await self._backend.settle()
             if force and state.is_alive:

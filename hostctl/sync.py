@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
+from .controller import BACKEND
 from .guest import MAX_READ
 from .lifecycle import MachineState
 from .state import Home
@@ -70,8 +71,15 @@ class Controller:
             self._loop.call(self._async.close())
             self._loop.close()
 
-    def create(self, spec: MachineSpec) -> Machine:
-        return Machine(self._loop, self._loop.call(self._async.create(spec)))
+    def create(
+        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+    ) -> Machine:
+        made = self._async.create(spec, backend=backend, connect=connect)
+        return Machine(self._loop, self._loop.call(made))
+
+    def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
+        found = self._async.adopt(domain, connect=connect, name=name)
+        return Machine(self._loop, self._loop.call(found))
 
     def machine(self, name: str) -> Machine:
         return Machine(self._loop, self._async.machine(name))
@@ -141,8 +149,8 @@ class Machine:
     def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
         self._loop.call(self._async.reset(wait=wait, timeout_s=timeout_s))
 
-    def delete(self, *, force: bool = False) -> None:
-        self._loop.call(self._async.delete(force=force))
+    def delete(self, *, force: bool = False, undefine: bool = False) -> None:
+        self._loop.call(self._async.delete(force=force, undefine=undefine))
 
     def wait(
         self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120

@@ -102,6 +102,7 @@ class MachineSpec:
     disks: tuple[DiskSpec, ...] = ()
     accel: str = "auto"
     extra_args: tuple[str, ...] = ()
+    is_adopted: bool = False  # somebody else's machine: what it boots from is its own affair
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -111,7 +112,8 @@ class MachineSpec:
             raise ConfigError(f"memory of {self.memory_mib} MiB is out of range")
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ConfigError(f"{self.cpus} cpus are out of range")
-        if self.image is None and self.kernel is None and not self.disks:
+        boots = self.image is not None or self.kernel is not None or self.disks
+        if not boots and not self.is_adopted:
             raise ConfigError("a machine needs an image, a kernel or a disk to boot from")
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +132,7 @@ class MachineSpec:
             ],
             "accel": self.accel,
             "extra_args": list(self.extra_args),
+            "is_adopted": self.is_adopted,
         }
 
     @classmethod
@@ -149,6 +152,7 @@ class MachineSpec:
             disks=disks,
             accel=data["accel"],
             extra_args=tuple(data["extra_args"]),
+            is_adopted=data.get("is_adopted", False),
         )
 
 
@@ -160,12 +164,17 @@ class Capabilities:
     reset: bool = True
     snapshots: bool = True
     live_snapshots: bool = True
+    channels: bool = True
+    console: bool = True
+    create: bool = True
 
 
 class Backend(Protocol):
     """One machine on one hypervisor. Who calls a changing method holds the machine's lock."""
 
     capabilities: Capabilities
+    is_adopted: bool
+    """Somebody else made the machine: to delete it is to forget it."""
 
     async def prepare(self) -> None:
         """Make the disks in the still private directory; on failure the caller removes it."""
@@ -245,7 +254,10 @@ class Backend(Protocol):
         """Return the ends of the hypervisor's stderr and of the console."""
 
     async def remove(self) -> None:
-        """Remove what the hypervisor keeps of a machine without process; repeatable."""
+        """Remove the machine, which has no process, from the hypervisor; repeatable.
+
+        Its disks go with it, unless it is adopted.
+        """
 
     async def close(self) -> None:
         """Give back connections; the machine goes on, and this object may be used again."""

@@ -37,6 +37,7 @@ async def _log(args: argparse.Namespace) -> int:
 async def _attach(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
         machine = controller.machine(args.name)
+        machine.steal = args.steal
         with _alone(args.name, machine.console_socket):
             link = await _connect(args.name, await machine.console_endpoint())
             render.talk(f"console of {args.name}; Ctrl-] leaves")

@@ -70,6 +70,7 @@ async def _copy(
     began = time.monotonic()
     async with opening.open_controller() as controller:
         machine = controller.machine(source.machine or destination.machine or "")
+        machine.steal = args.steal
         if file is None:
             target, info = await _get(machine, args, source.path, destination.path)
         else:

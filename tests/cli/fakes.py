@@ -64,6 +64,7 @@ class FakeMachine:
     calls: list[tuple[str, object]] = field(default_factory=list)
     nics: tuple[Nic, ...] | None = ()
     guest_nics: tuple[str, ...] | None = ("lo",)
+    steal: bool = False
     console_log: Path = Path("/nowhere/console.log")
     console_socket: Path = Path("/nowhere/console.sock")
 
@@ -129,7 +130,9 @@ class FakeMachine:
             image=self.spec.image,
             memory_mib=self.spec.memory_mib,
             cpus=self.spec.cpus,
+            hypervisor="qemu",
             disks=(),
+            ports=None,
             nics=self.nics,
             guest_nics=self.guest_nics,
             channel="agent",
@@ -201,10 +204,19 @@ class FakeController:
     ) -> None:
         return None
 
-    async def create(self, spec: MachineSpec) -> FakeMachine:
+    async def create(
+        self, spec: MachineSpec, *, backend: str = "qemu", connect: str | None = None
+    ) -> FakeMachine:
+        self.asked = (backend, connect)
         if spec.name in self.all:
             raise MachineExists(spec.name)
         return self.all.setdefault(spec.name, FakeMachine(spec))
+
+    async def adopt(
+        self, domain: str, *, connect: str | None = None, name: str | None = None
+    ) -> FakeMachine:
+        self.asked = (domain, connect)
+        return await self.create(MachineSpec(name or domain, is_adopted=True), connect=connect)
 
     def machine(self, name: str) -> FakeMachine:
         if name not in self.all:

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hostctl_channels.links.stream import UnixEndpoint
 from hostctl_channels.ports import PORTS, suffix
@@ -91,8 +91,11 @@ class QemuBackend:
     """One machine on a QEMU process of its own."""
 
     capabilities = Capabilities()
+    is_adopted = False
 
-    def __init__(self, spec: MachineSpec, files: MachineFiles) -> None:
+    def __init__(
+        self, spec: MachineSpec, files: MachineFiles, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._spec = spec
         self._files = files
 

@@ -25,8 +25,11 @@ class FakeBackend:
     """Keeps its state in memory. `refuses` names calls that fail; `heeds` how the guest ends."""
 
     capabilities = Capabilities()
+    is_adopted = False
 
-    def __init__(self, spec: MachineSpec, files: MachineFiles) -> None:
+    def __init__(
+        self, spec: MachineSpec, files: MachineFiles, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.files = files
         self.calls: list[str] = []
         self.refuses: set[str] = set()
