@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         PutOptions,
         Result,
     )
+    from hostctl_channels.links.interface import Endpoint
     from hostctl_channels.qga import QgaChannel
 
 __all__ = [
@@ -60,9 +61,10 @@ MAX_REASON = 300
 class Site(NamedTuple):
     """Where a machine's lines are."""
 
-    endpoints: Mapping[str, Path]
+    endpoints: Mapping[str, Endpoint]
     lock_dir: Path
     pulse: Pulse
+    login: Path | None = None  # a file with who logs in at the console
 
 
 class Line(NamedTuple):
@@ -73,6 +75,13 @@ class Line(NamedTuple):
     delay_s: float  # how long the lines above it are asked alone
     port: str  # the endpoint without which there is no such line
     open: Callable[[Site], Channel]
+    needs_login: bool = False  # not tried unasked where nobody said who logs in
+
+    def is_at(self, site: Site) -> bool:
+        """Tell whether a machine has this line, to be tried unasked."""
+        if self.port not in site.endpoints:
+            return False
+        return not self.needs_login or (site.login is not None and site.login.exists())
 
 
 def _agent(site: Site) -> Channel:
@@ -91,9 +100,27 @@ def guest_agent(site: Site) -> QgaChannel:
     return QgaChannel(SocketExchange(ports, site.pulse), site.pulse)
 
 
+def _serial(site: Site) -> Channel:
+    from hostctl_channels.serial_agent import serial_agent
+
+    return serial_agent(site.endpoints["serial.1"], site.lock_dir, site.pulse)
+
+
+def _console(site: Site) -> Channel:
+    from hostctl_channels.console import login_console
+    from hostctl_channels.login import Login
+
+    login = Login.read(site.login) if site.login and site.login.exists() else None
+    return login_console(site.endpoints["serial.1"], login, site.lock_dir, site.pulse)
+
+
+# What speaks first on a serial line may meet a login that takes it for a user's name: it is spoken
+# to only when nothing else answers.
 LINES = (
     Line("agent", "hostctl agent over virtio-serial", 0.0, "org.hostctl.1", _agent),
     Line("qga", "QEMU guest agent", 1.5, "org.qemu.guest_agent.0", guest_agent),
+    Line("serial", "hostctl agent over a serial line", 15.0, "serial.1", _serial),
+    Line("console", "login on a serial line", 20.0, "serial.1", _console, needs_login=True),
 )
 
 
@@ -107,19 +134,21 @@ def line_named(key: str) -> Line:
 
 
 def open_channel(
-    endpoints: Mapping[str, Path],
+    endpoints: Mapping[str, Endpoint],
     lock_dir: Path,
     pulse: Pulse,
     memory: Path | None = None,
     only: str = AUTO,
     before: Callable[[], Awaitable[None]] | None = None,
+    login: Path | None = None,
 ) -> BestChannel:
     """Return the channel to a machine's guest, not connected yet; it does no I/O so far.
 
     `memory` is a file for what answered last; `only` forces one line by its key; `before` is
-    awaited once, before the guest is first asked.
+    awaited once, before the guest is first asked; `login` is a file as `Login.read` takes it.
     """
-    return BestChannel(Site(endpoints, lock_dir, pulse), _Memory(memory), only, before)
+    site = Site(endpoints, lock_dir, pulse, login)
+    return BestChannel(site, _Memory(memory), only, before)
 
 
 class _Memory:
@@ -292,7 +321,7 @@ class BestChannel:
             if line.port not in self._site.endpoints:
                 raise ChannelClosed(f"this machine has no line for: {line.title}")
             return (line,)
-        lines = tuple(line for line in LINES if line.port in self._site.endpoints)
+        lines = tuple(line for line in LINES if line.is_at(self._site))
         return lines or LINES[:1]  # whose own error says what is wrong
 
     def _take(self, line: Line, reason: str, channel: Channel | None = None) -> None:

@@ -14,6 +14,7 @@
     │   ├── BootFailed                .stderr, .console: what QEMU and the guest said last
     │   ├── MonitorError              .command, .reason: QEMU refused, or does not answer
     │   ├── DeadlineExceeded          (TimeoutError)
+    │   ├── Unsupported               .capability: what this hypervisor, or this one's way, cannot
     │   └── SnapshotError             .tag
     │       ├── SnapshotNotFound      (LookupError)
     │       └── SnapshotExists
@@ -38,6 +39,7 @@ from hostctl_channels.errors import (
     HostctlError,
     LocalProtocolError,
     OutputTooLarge,
+    PortHeld,
     PortsBusy,
     ProtocolError,
     Refused,
@@ -63,6 +65,7 @@ __all__ = [
     "MachineNotFound",
     "MonitorError",
     "OutputTooLarge",
+    "PortHeld",
     "PortsBusy",
     "ProtocolError",
     "Refused",
@@ -73,6 +76,7 @@ __all__ = [
     "ToolFailed",
     "ToolMissing",
     "TransferFailed",
+    "Unsupported",
     "WrongState",
 ]
 
@@ -166,6 +170,14 @@ class MonitorError(BackendError):
 
 class DeadlineExceeded(BackendError, TimeoutError):
     """The operation did not end in time."""
+
+
+class Unsupported(BackendError):
+    """The hypervisor, or the way in which we reach it, lacks `capability`; nothing was done."""
+
+    def __init__(self, message: str, capability: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.capability = capability
 
 
 class SnapshotError(BackendError):

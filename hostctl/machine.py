@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .backends.interface import Backend, MachineSpec, Progress, check_tag
+from .backends.interface import CONSOLE, Backend, MachineSpec, Progress, check_tag
 from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
 from .errors import (
     BackendError,
@@ -38,6 +38,7 @@ from .state import FilePulse, Home, MachineFiles, locked
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
+    from hostctl_channels.links.interface import Endpoint
     from hostctl_channels.qga import QgaChannel
 
     from .backends.report import Snapshot
@@ -73,9 +74,20 @@ class Machine(Guest):
         self._backend = backend
         self._channel: BestChannel | None = None
         self._only = AUTO
+        self._opening = asyncio.Lock()
+        self._steal = False
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
+
+    @property
+    def steal(self) -> bool:
+        """Whether lines that somebody else holds, as libvirt's consoles do, are taken from them."""
+        return self._steal
+
+    @steal.setter
+    def steal(self, steal: bool) -> None:
+        self._steal = steal
 
     @property
     def directory(self) -> Path:
@@ -87,13 +99,18 @@ class Machine(Guest):
         """All that the serial console said since the last start."""
         return self._files.console_log
 
+    async def fetch_console_log(self) -> Path:
+        """Make `console_log` current, where the hypervisor keeps it elsewhere; return its path."""
+        await self._backend.fetch_console()
+        return self._files.console_log
+
     @property
     def console_socket(self) -> Path:
-        """The serial console, for one client at a time; there while the machine is alive."""
+        """QEMU's own: the serial console, for one client at a time; there while it is alive."""
         return self._files.socket("console")
 
     def use_channel(self, key: str) -> None:
-        """Reach the guest by one channel only ("agent", "qga"), or by the best again ("auto").
+        """Reach the guest by one channel only, by its key in `connect.LINES`, or the best ("auto").
 
         Raises:
             ConfigError: there is no such channel.
@@ -101,6 +118,17 @@ class Machine(Guest):
         if key != AUTO:
             line_named(key)
         self._only, self._channel = key, None
+
+    async def console_endpoint(self) -> Endpoint:
+        """Return where the serial console is reached, by one client at a time.
+
+        Raises:
+            BackendError: there is none, or its hypervisor keeps it to itself.
+        """
+        endpoints = await self._backend.endpoints(steal=self._steal)
+        if CONSOLE not in endpoints:
+            raise BackendError(f"machine {self.name!r} has no serial console")
+        return endpoints[CONSOLE]
 
     def uptime_s(self) -> float | None:
         """Return how long its process has run, or None if it has none."""
@@ -110,7 +138,7 @@ class Machine(Guest):
 
     async def state(self) -> MachineState:
         """Return the state. A process found dead is cleaned up, unless someone is at it already."""
-        state = self._backend.state()
+        state = await self._backend.state()
         if not state.is_alive and self._files.run.exists():
             with contextlib.suppress(Busy, MachineNotFound):
                 async with self._locked("clean up", timeout_s=0):
@@ -140,7 +168,7 @@ class Machine(Guest):
             # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
             # guest's right.
             async with self._locked("start"):
-                if self._backend.state().is_alive:
+                if (await self._backend.state()).is_alive:
                     await self._backend.allow_reboot()
 
     async def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
@@ -189,18 +217,27 @@ class Machine(Guest):
         if wait:
             await self._ready(timeout_s)
 
-    async def delete(self, *, force: bool = False) -> None:
+    async def delete(self, *, force: bool = False, undefine: bool = False) -> None:
         """Remove the machine with its disks and logs; `force` kills it first if it is alive.
+
+        One that was adopted is only forgotten, alive or not, and `force` does not change that: it
+        is somebody else's. `undefine` removes it from its hypervisor too; its disks stay even then.
 
         Raises:
             WrongState: it is alive.
         """
+        if self._backend.is_adopted and not undefine:
+            async with self._locked("forget"):
+                await self._home.remove(self._files)
+            await self.close()
+            return
         async with self._locked("delete"):
             state = await self._backend.settle()
             if force and state.is_alive:
                 await self._backend.kill()
                 state = MachineState.STOPPED
             guard(self.name, state, "delete")
+            await self._backend.remove()
             await self._home.remove(self._files)
         await self.close()
 
@@ -222,7 +259,7 @@ class Machine(Guest):
                 while await self.state() is not state:  # noqa: ASYNC110 other processes change it
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            now = self._backend.state().value
+            now = (await self._backend.state()).value
             raise DeadlineExceeded(
                 f"machine {self.name!r} is {now}, not {state.value}, after {timeout_s:g} s"
             ) from None
@@ -235,7 +272,7 @@ class Machine(Guest):
         guest_nics, capabilities, line, reason = None, None, None, None
         if state is MachineState.RUNNING:
             guest_nics, capabilities = await self._guest_view()
-            channel = self._open_channel()
+            channel = await self._open_channel()
             line, reason = channel.line, channel.reason or None
         return MachineReport.of(
             self.spec,
@@ -328,6 +365,7 @@ class Machine(Guest):
         """Give back the ports. The machine goes on, and this object may be used again."""
         if self._channel is not None:
             await self._channel.close()
+        await self._backend.close()
 
     # How
 
@@ -353,7 +391,7 @@ class Machine(Guest):
                     pass
 
     async def _thaw(self) -> None:
-        if not self._backend.state().is_alive:
+        if not (await self._backend.state()).is_alive:
             self._files.frozen.unlink(missing_ok=True)
         elif not self._pulse.suspended():
             from .quiesce import thaw_leftover
@@ -373,36 +411,38 @@ class Machine(Guest):
     @contextlib.asynccontextmanager
     async def _guest_agent(self) -> AsyncIterator[QgaChannel]:
         """Yield QEMU's guest agent, whatever channel else is used: only it can freeze."""
-        site = Site(self._backend.endpoints(), self._files.runtime, self._pulse)
+        site = Site(await self._backend.endpoints(), self._files.runtime, self._pulse)
         agent = guest_agent(site)
         try:
             yield agent
         finally:
             await agent.close()
 
-    def _reach(self) -> Channel:
+    async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
         # A connection that was in order a moment ago says more than its process' existence.
         if self._channel and self._channel.is_warm and not self._pulse.suspended():
             return self._channel
-        guard(self.name, self._backend.state(), "reach")
-        return self._open_channel()
+        guard(self.name, await self._backend.state(), "reach")
+        return await self._open_channel()
 
-    def _open_channel(self) -> BestChannel:
-        if self._channel is None:
-            self._channel = open_channel(
-                self._backend.endpoints(),
-                self._files.runtime,
-                self._pulse,
-                self._files.channel,
-                self._only,
-                self._recover,
-            )
-        return self._channel
+    async def _open_channel(self) -> BestChannel:
+        async with self._opening:
+            if self._channel is None:
+                self._channel = open_channel(
+                    await self._backend.endpoints(steal=self._steal),
+                    self._files.runtime,
+                    self._pulse,
+                    self._files.channel,
+                    self._only,
+                    self._recover,
+                    self._files.login,
+                )
+            return self._channel
 
     async def _ready(self, timeout_s: float) -> None:
         """Wait until the agent answers, or QEMU ends, or time is up."""
-        connecting = asyncio.ensure_future(self._open_channel().connect(timeout_s))
+        connecting = asyncio.ensure_future(self._connect(timeout_s))
         dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
         try:
             await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
@@ -416,6 +456,9 @@ class Machine(Guest):
                 task.cancel()
             await asyncio.gather(connecting, dying, return_exceptions=True)
 
+    async def _connect(self, timeout_s: float) -> None:
+        await (await self._open_channel()).connect(timeout_s)
+
     async def _boot_failed(self, error: BaseException | None, timeout_s: float) -> BootFailed:
         hint = f"hostctl console {self.name}"
         # The line breaks a moment before the process is gone.
@@ -425,7 +468,7 @@ class Machine(Guest):
             what = f"its agent did not answer within {timeout_s:g} s"
         else:
             what = f"its agent cannot be reached: {error}"
-        stderr, console = self._backend.last_words()
+        stderr, console = await self._backend.last_words()
         said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
         return BootFailed(
             f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
@@ -473,7 +516,7 @@ class Machine(Guest):
             return
         try:
             async with asyncio.timeout(REFRESH_S):
-                channel = self._reach()
+                channel = await self._reach()
                 await channel.set_clock(time.time())
                 await channel.feed_entropy(os.urandom(64))
         except (HostctlError, TimeoutError) as err:
@@ -484,7 +527,7 @@ class Machine(Guest):
             async with asyncio.timeout(NICS_S):
                 result = await self.exec("ls", "/sys/class/net", check=True)
                 nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
-                capabilities = tuple(sorted(self._reach().capabilities))
+                capabilities = tuple(sorted((await self._reach()).capabilities))
         except (HostctlError, TimeoutError) as err:
             logger.info("machine %s: its guest does not answer: %s", self.name, err)
             return None, None

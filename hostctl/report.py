@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .backends.interface import MachineSpec
-from .backends.report import BackendReport, DiskReport, Nic, Snapshot
+from .backends.report import BackendReport, DiskReport, Nic, PortReport, Snapshot
 from .lifecycle import MachineState
 
 __all__ = ["MachineReport"]
@@ -26,7 +26,9 @@ class MachineReport:
     image: str | None
     memory_mib: int
     cpus: int
+    hypervisor: str
     disks: tuple[DiskReport, ...]
+    ports: tuple[PortReport, ...] | None
     nics: tuple[Nic, ...] | None  # what the hypervisor shows; () is the proof that there is none
     guest_nics: tuple[str, ...] | None  # what the guest shows: ("lo",) without a network
     channel: str
@@ -63,7 +65,9 @@ class MachineReport:
             image=spec.image,
             memory_mib=spec.memory_mib,
             cpus=spec.cpus,
+            hypervisor=backend.hypervisor,
             disks=backend.disks,
+            ports=backend.ports,
             nics=backend.nics,
             guest_nics=guest_nics,
             channel=channel,

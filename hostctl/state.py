@@ -86,6 +86,11 @@ class MachineFiles:
         return self.directory / "suspended"
 
     @property
+    def login(self) -> Path:
+        """Who logs in at the guest's serial line, for our owner's eyes only."""
+        return self.directory / "login.toml"
+
+    @property
     def answered(self) -> Path:
         """There once the guest's agent has answered: from then on silence is worth waiting out."""
         return self.directory / "answered"

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
+from .controller import BACKEND
 from .guest import MAX_READ
 from .lifecycle import MachineState
 from .state import Home
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, ExitStatus, FileInfo, Result
     from hostctl_channels.interface import Process as AsyncProcess
     from hostctl_channels.interface import Progress as ByteProgress
+    from hostctl_channels.links.interface import Endpoint
 
     from .backends.report import Snapshot
     from .guest import Env, LocalPath
@@ -69,8 +71,15 @@ class Controller:
             self._loop.call(self._async.close())
             self._loop.close()
 
-    def create(self, spec: MachineSpec) -> Machine:
-        return Machine(self._loop, self._loop.call(self._async.create(spec)))
+    def create(
+        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+    ) -> Machine:
+        made = self._async.create(spec, backend=backend, connect=connect)
+        return Machine(self._loop, self._loop.call(made))
+
+    def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
+        found = self._async.adopt(domain, connect=connect, name=name)
+        return Machine(self._loop, self._loop.call(found))
 
     def machine(self, name: str) -> Machine:
         return Machine(self._loop, self._async.machine(name))
@@ -106,6 +115,20 @@ class Machine:
     def use_channel(self, key: str) -> None:
         self._async.use_channel(key)
 
+    @property
+    def steal(self) -> bool:
+        return self._async.steal
+
+    @steal.setter
+    def steal(self, steal: bool) -> None:
+        self._async.steal = steal
+
+    def fetch_console_log(self) -> Path:
+        return self._loop.call(self._async.fetch_console_log())
+
+    def console_endpoint(self) -> Endpoint:
+        return self._loop.call(self._async.console_endpoint())
+
     def uptime_s(self) -> float | None:
         return self._async.uptime_s()
 
@@ -129,8 +152,8 @@ class Machine:
     def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
         self._loop.call(self._async.reset(wait=wait, timeout_s=timeout_s))
 
-    def delete(self, *, force: bool = False) -> None:
-        self._loop.call(self._async.delete(force=force))
+    def delete(self, *, force: bool = False, undefine: bool = False) -> None:
+        self._loop.call(self._async.delete(force=force, undefine=undefine))
 
     def wait(
         self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120

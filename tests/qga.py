@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from hostctl_channels.links.stream import UnixEndpoint
 from hostctl_channels.ports import GUEST_AGENT, PortPool
 from hostctl_channels.qga import QgaChannel, SocketExchange
 
@@ -30,7 +31,7 @@ class HostAgent:
 
     def channel(self) -> QgaChannel:
         """Return a channel of its own, as another process would have."""
-        ports = PortPool({GUEST_AGENT: self.socket}, self.folder)
+        ports = PortPool({GUEST_AGENT: UnixEndpoint(self.socket)}, self.folder)
         return QgaChannel(SocketExchange(ports, self.pulse), self.pulse)
 
 

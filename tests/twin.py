@@ -16,7 +16,8 @@ import socket
 import subprocess
 import time
 import tty
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -174,6 +175,17 @@ class _Twin:
         return [path for root in roots if (path := root / f"hostctl.{pid}").exists()]
 
 
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """An endpoint that is a function and what to call it with."""
+
+    opener: Callable[[Path], Awaitable[Link]]
+    path: Path
+
+    async def open(self) -> Link:
+        return await self.opener(self.path)
+
+
 class SocketTwin(_Twin):
     """One work port and nothing else. Every connection has a fresh agent, as from inetd."""
 
@@ -181,7 +193,7 @@ class SocketTwin(_Twin):
         self, shell: str, folder: Path, *, user: str | None = None, wrapper: Sequence[str] = ()
     ) -> None:
         super().__init__(shell, folder, user=user, wrapper=wrapper)
-        self.pool = PortPool({WORK[0]: folder / "1"}, folder, opener=self.open)
+        self.pool = PortPool({WORK[0]: Dial(self.open, folder / "1")}, folder)
         self.channel = AgentChannel(self.pool, self.pulse)
 
     def connect(self) -> socket.socket:
@@ -221,7 +233,7 @@ class PtyTwin(_Twin):
 
     def new_pool(self) -> PortPool:
         """Return a pool over the same ports and locks, as another process would have."""
-        return PortPool({n: self.ports / n for n in self.names}, self.locks, opener=self.open)
+        return PortPool({n: Dial(self.open, self.ports / n) for n in self.names}, self.locks)
 
     def add(self, name: str) -> None:
         """Add a port. The slave stays open here too, so that the master outlives an agent."""

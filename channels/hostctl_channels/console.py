@@ -31,15 +31,16 @@ from .errors import (
     TransferFailed,
 )
 from .interface import Capability, ExitStatus, Pulse
-from .links.serial_line import BAUD, open_serial_line
+from .links.interface import Endpoint
+from .links.serial_line import BAUD, SerialEndpoint
 from .login import Login, reach_shell
-from .ports import WORK, Lease, PortPool
+from .ports import SERIAL, Lease, PortPool
 from .scripts import quoted
 from .serial_agent import UncutPulse, lock_folder
 from .staged import StagedChannel
 from .talk import Talk, split_mark
 
-__all__ = ["LoginFoothold", "open_console"]
+__all__ = ["LoginFoothold", "login_console", "open_console"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +79,15 @@ def open_console(
     Without `login` only a line with an open shell is of use. `target` and `lock_dir` are as in
     `open_serial`.
     """
-    name = os.fspath(target)
-    pool = PortPool(
-        {WORK[0]: Path(name)},
-        lock_dir or lock_folder(name),
-        opener=lambda _: open_serial_line(target, baud),
-    )
-    return StagedChannel(LoginFoothold(pool, login, pulse or UncutPulse()))
+    locks = lock_dir or lock_folder(os.fspath(target))
+    return login_console(SerialEndpoint(target, baud), login, locks, pulse or UncutPulse())
+
+
+def login_console(
+    endpoint: Endpoint, login: Login | None, lock_dir: Path, pulse: Pulse
+) -> StagedChannel:
+    """Return a channel that logs in at a machine's serial line, when it is first used."""
+    return StagedChannel(LoginFoothold(PortPool({SERIAL: endpoint}, lock_dir), login, pulse))
 
 
 class LoginFoothold:
@@ -146,7 +149,7 @@ class LoginFoothold:
         return False
 
     async def _log_in(self, timeout_s: float) -> None:
-        self._lease = await self._pool.lease((WORK[0],), timeout_s)
+        self._lease = await self._pool.lease((SERIAL,), timeout_s)
         self._talk = Talk(self._lease.link)
         try:
             await reach_shell(self._talk, self._login, timeout_s)

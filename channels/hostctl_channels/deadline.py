@@ -97,5 +97,5 @@ class Timeline:
             raise _reset(self._what)
 
 
-def _reset(what: str) -> ChannelReset:
+def _reset(what: object) -> ChannelReset:
     return ChannelReset(f"{what}: the machine was restored, reset or stopped meanwhile")

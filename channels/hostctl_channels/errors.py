@@ -6,6 +6,7 @@ HostctlError
 │   ├── ChannelReset        the guest's timeline was cut under a request: restore, reset, agent
 restarted
 │   ├── ChannelTimeout      no answer in time; also a TimeoutError
+│   ├── PortHeld            the line of one port is in somebody else's hands
 │   └── PortsBusy           every port of a kind is taken; also a TimeoutError
 ├── ProtocolError
 │   ├── LocalProtocolError  the caller asked for something the wire cannot carry; also a ValueError
@@ -40,6 +41,7 @@ __all__ = [
     "LocalProtocolError",
     "LoginFailed",
     "OutputTooLarge",
+    "PortHeld",
     "PortsBusy",
     "ProtocolError",
     "Refused",
@@ -83,6 +85,10 @@ class ChannelReset(ChannelError):
 
 class ChannelTimeout(ChannelError, TimeoutError):
     """No answer in time. The port was given up; the next request uses a fresh connection."""
+
+
+class PortHeld(ChannelError):
+    """Somebody else, who does not know our locks, has the line of a port. Nothing was sent."""
 
 
 class PortsBusy(ChannelError, TimeoutError):

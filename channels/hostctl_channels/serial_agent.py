@@ -30,12 +30,12 @@ from .errors import (
     TransferFailed,
 )
 from .interface import Buffer, Capability, Command, ExitStatus, Progress, Pulse, PutOptions
-from .links.interface import Link
-from .links.serial_line import BAUD, open_serial_line
-from .ports import WORK, PortPool
+from .links.interface import Endpoint, Link
+from .links.serial_line import BAUD, SerialEndpoint
+from .ports import SERIAL, PortPool
 from .staged import StagedChannel
 
-__all__ = ["AgentFoothold", "Dialer", "UncutPulse", "lock_folder", "open_serial"]
+__all__ = ["AgentFoothold", "Dialer", "UncutPulse", "lock_folder", "open_serial", "serial_agent"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -94,10 +94,17 @@ def open_serial(
     `target` is what `open_serial_line` takes. `lock_dir` must exist; by default it is a folder of
     this user's, named after the target, so that processes take turns.
     """
-    dialer = Dialer(lambda: open_serial_line(target, baud))
-    name = os.fspath(target)
-    pool = PortPool({WORK[0]: Path(name)}, lock_dir or lock_folder(name), opener=dialer.dial)
-    return StagedChannel(AgentFoothold(pool, dialer, pulse or UncutPulse(), baud))
+    locks = lock_dir or lock_folder(os.fspath(target))
+    return serial_agent(SerialEndpoint(target, baud), locks, pulse or UncutPulse(), baud)
+
+
+def serial_agent(
+    endpoint: Endpoint, lock_dir: Path, pulse: Pulse, baud: int = BAUD
+) -> StagedChannel:
+    """Return a channel to the agent at a machine's serial line, not connected yet."""
+    dialer = Dialer(endpoint)
+    pool = PortPool({SERIAL: dialer}, lock_dir)
+    return StagedChannel(AgentFoothold(pool, dialer, pulse, baud))
 
 
 def lock_folder(target: str) -> Path:
@@ -124,14 +131,14 @@ class Dialer:
     the rest of it. So every few tries a piece's worth of lines that mean nothing goes ahead.
     """
 
-    def __init__(self, opener: Callable[[], Awaitable[Link]]) -> None:
-        self._opener = opener
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._tries = 0
         self.gap_s = 0.0
 
-    async def dial(self, path: Path) -> Link:
-        """Connect, for a pool."""
-        link = _Halting(await self._opener(), self)
+    async def open(self) -> Link:
+        """See Endpoint."""
+        link = _Halting(await self._endpoint.open(), self)
         if self._tries % _FILL_EVERY == 1:
             try:
                 await link.send(_FILL)
@@ -182,7 +189,7 @@ class AgentFoothold:
 
     def __init__(self, pool: PortPool, dialer: Dialer, pulse: Pulse, baud: int) -> None:
         self.folder = b""
-        self._agent = AgentChannel(pool, pulse)
+        self._agent = AgentChannel(pool, pulse, work=(SERIAL,))
         self._dialer = dialer
         self._pulse = pulse
         self._epoch = 0

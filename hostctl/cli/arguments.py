@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from . import units
 
 _T = TypeVar("_T")
+_Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -72,8 +73,26 @@ def create(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one more word for QEMU's command line, such as --qemu-arg=-name; repeatable",
     )
+    where = parser.add_argument_group("where it runs")
+    where.add_argument(
+        "--backend",
+        choices=("qemu", "libvirt"),
+        default="qemu",
+        help="a QEMU of its own (default), or a domain of libvirt",
+    )
+    _add_connect(where)
     parser.add_argument("--start", action="store_true", help="start it, and wait until it answers")
     _add_timeout(parser, "with --start: how long to wait (default: 120s)", 120)
+    _add_json(parser)
+
+
+def adopt(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl adopt`."""
+    parser.add_argument("domain", metavar="DOMAIN", help="a domain of libvirt, by name or uuid")
+    _add_connect(parser)
+    parser.add_argument(
+        "--name", metavar="NAME", help="what to call the machine (default: the domain's name)"
+    )
     _add_json(parser)
 
 
@@ -112,6 +131,12 @@ def delete(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl delete`."""
     _add_names(parser)
     parser.add_argument("-f", "--force", action="store_true", help="also when it runs")
+    parser.add_argument(
+        "--undefine",
+        action="store_true",
+        help="of an adopted domain, which is only forgotten otherwise: remove it from libvirt; its "
+        "disks stay",
+    )
     _add_json(parser)
 
 
@@ -168,6 +193,7 @@ def exec_(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
     )
+    _add_steal(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
 examples:
@@ -200,6 +226,7 @@ def cp(parser: argparse.ArgumentParser) -> None:
     )
     _add_channel(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    _add_steal(parser)
     _add_json(parser)
     parser.epilog = """\
 examples:
@@ -253,6 +280,7 @@ def console(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", action="store_true", help="print what the console said so far, and return"
     )
+    _add_steal(parser)
 
 
 def doctor(parser: argparse.ArgumentParser) -> None:
@@ -306,6 +334,23 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     _complete(action, _MACHINE)
 
 
+def _add_connect(parser: _Container) -> None:
+    parser.add_argument(
+        "--connect",
+        metavar="URI",
+        help="the libvirt to use, such as qemu:///system or qemu+ssh://root@host/system (default: "
+        "the one of virsh)",
+    )
+
+
+def _add_steal(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steal",
+        action="store_true",
+        help="take ports over from whoever else holds their lines, such as virsh (libvirt only)",
+    )
+
+
 def _add_names(parser: argparse.ArgumentParser) -> None:
     action = parser.add_argument("names", metavar="NAME", nargs="+", help="the machine, or several")
     _complete(action, _MACHINE)
@@ -339,9 +384,6 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON; its keys stay as they are")
-
-
-_Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def _add_file(parser: _Container, name: str, *, metavar: str, help: str) -> None:

@@ -71,6 +71,7 @@ async def _copy(
     async with opening.open_controller() as controller:
         name = source.machine or destination.machine or ""
         machine = opening.machine(controller, name, args.channel)
+        machine.steal = args.steal
         if file is None:
             target, info = await _get(machine, args, source.path, destination.path)
         else:

@@ -33,6 +33,7 @@ class Command(NamedTuple):
 # fmt: off
 COMMANDS: Final = tuple(Command(*row) for row in (
     ("create", "create:create", "make a machine, with no network", take.create),
+    ("adopt", "adopt:adopt", "take a domain of libvirt as a machine", take.adopt),
     ("start", "power:start", "start machines, and wait until they answer", take.start),
     ("stop", "power:stop", "shut machines down, by force if they do not obey", take.stop),
     ("pause", "power:pause", "freeze running machines", take.pause),

@@ -1,10 +1,10 @@
 """`hostctl show`: all that is known about a machine, and the proof that it has no network."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hostctl.backends.interface import DiskReport
+from hostctl.backends.report import DiskReport, PortReport
 from hostctl.machine import MachineReport
 
 from . import opening, render, snapshot, units
@@ -58,12 +58,15 @@ def _lines(report: MachineReport) -> Iterator[tuple[str, str]]:
     yield "name", report.name
     yield "state", _state(report)
     yield "image", report.image or "-"
+    yield "runs on", report.hypervisor
     yield "shape", f"{report.cpus} CPU, {units.show_size(report.memory_mib * 2**20)} memory"
     if report.accel is not None:
         why = f" ({report.accel_reason})" if report.accel_reason else ""
         yield "accel", f"{report.accel}{why}"
     yield "network", network(report)
     yield "channel", _channel(report)
+    if report.ports is not None:
+        yield "ports", _ports(report.ports)
     for disk in report.disks:
         yield "disk", _disk(disk)
     for saved in report.snapshots:
@@ -85,6 +88,12 @@ def _channel(report: MachineReport) -> str:
     return f"{report.channel}: {', '.join(report.capabilities)}{why}"
 
 
+def _ports(ports: Sequence[PortReport]) -> str:
+    opened = [port.name for port in ports if port.is_open]
+    listed = f", open in the guest: {', '.join(map(render.safe, opened))}" if opened else ""
+    return f"{len(ports)}{listed}"
+
+
 def _disk(disk: DiskReport) -> str:
     base = f", over {disk.base}" if disk.base else ""
     sizes = f"{units.show_size(disk.used_bytes)} of {units.show_size(disk.virtual_bytes)} used"
@@ -100,12 +109,16 @@ def _as_json(report: MachineReport) -> dict[str, Any]:
         "image": report.image,
         "cpus": report.cpus,
         "memory_mib": report.memory_mib,
+        "hypervisor": report.hypervisor,
         "accel": report.accel,
         "accel_reason": report.accel_reason,
         "network": _network_json(report),
         "channel": report.channel,
         "channel_reason": report.channel_reason,
         "capabilities": None if report.capabilities is None else list(report.capabilities),
+        "ports": None
+        if report.ports is None
+        else [{"name": port.name, "is_open": port.is_open} for port in report.ports],
         "disks": list(map(_disk_json, report.disks)),
         "snapshots": list(map(snapshot.as_json, report.snapshots)),
         "directory": str(report.directory),

@@ -76,5 +76,5 @@ def _row(snapshot: Snapshot) -> tuple[str, str, str, str]:
         snapshot.tag,
         f"{snapshot.created.astimezone():%Y-%m-%d %H:%M:%S}",
         "yes" if snapshot.has_ram else "no",
-        units.show_size(snapshot.vm_state_bytes),
+        "-" if snapshot.vm_state_bytes is None else units.show_size(snapshot.vm_state_bytes),
     )

@@ -19,6 +19,7 @@ from hostctl.errors import MachineExists, MachineNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.machine import MachineReport
 from hostctl_channels.interface import ExitStatus, FileInfo
+from hostctl_channels.links.stream import UnixEndpoint
 
 SNAPSHOT = Snapshot("base", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 97 * 2**20)
 
@@ -63,12 +64,19 @@ class FakeMachine:
     calls: list[tuple[str, object]] = field(default_factory=list)
     nics: tuple[Nic, ...] | None = ()
     guest_nics: tuple[str, ...] | None = ("lo",)
+    steal: bool = False
     console_log: Path = Path("/nowhere/console.log")
     console_socket: Path = Path("/nowhere/console.sock")
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    async def fetch_console_log(self) -> Path:
+        return self.console_log
+
+    async def console_endpoint(self) -> UnixEndpoint:
+        return UnixEndpoint(self.console_socket)
 
     async def state(self) -> MachineState:
         return self.current
@@ -125,7 +133,9 @@ class FakeMachine:
             image=self.spec.image,
             memory_mib=self.spec.memory_mib,
             cpus=self.spec.cpus,
+            hypervisor="qemu",
             disks=(),
+            ports=None,
             nics=self.nics,
             guest_nics=self.guest_nics,
             channel="agent",
@@ -198,10 +208,19 @@ class FakeController:
     ) -> None:
         return None
 
-    async def create(self, spec: MachineSpec) -> FakeMachine:
+    async def create(
+        self, spec: MachineSpec, *, backend: str = "qemu", connect: str | None = None
+    ) -> FakeMachine:
+        self.asked = (backend, connect)
         if spec.name in self.all:
             raise MachineExists(spec.name)
         return self.all.setdefault(spec.name, FakeMachine(spec))
+
+    async def adopt(
+        self, domain: str, *, connect: str | None = None, name: str | None = None
+    ) -> FakeMachine:
+        self.asked = (domain, connect)
+        return await self.create(MachineSpec(name or domain, is_adopted=True), connect=connect)
 
     def machine(self, name: str) -> FakeMachine:
         if name not in self.all:

@@ -1,4 +1,4 @@
-"""attach.sh, the guest's half of `hostctl attach`, under four shells: a real agent comes and goes."""
+"""attach.sh, the guest's half of `hostctl attach`, under four shells, with a real agent."""
 
 import os
 import shutil

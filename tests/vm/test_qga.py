@@ -91,7 +91,7 @@ class TestQga(ChannelContract):
         """Yield a channel of the test's own to the machine."""
         files = machine._files
         channel = open_channel(
-            machine._backend.endpoints(), files.runtime, files.pulse(), only="qga"
+            await machine._backend.endpoints(), files.runtime, files.pulse(), only="qga"
         )
         await channel.connect(60)
         await machine.exec("mkdir", "/tmp/files", check=True)

@@ -28,7 +28,7 @@ setsid sh -c 'while :; do getty -L 115200 ttyS1 vt100; done' </dev/null >/dev/nu
 
 
 def line_of(machine: Machine) -> str:
-    return str(machine._backend.endpoints()[LINE])
+    return str(machine._files.socket(LINE))
 
 
 def agent_of(machine: Machine) -> StagedChannel:

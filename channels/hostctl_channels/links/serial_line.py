@@ -28,7 +28,14 @@ from .stream import open_unix
 if TYPE_CHECKING:
     import serial
 
-__all__ = ["BAUD", "DescriptorLine", "SerialPort", "ThreadLine", "open_serial_line"]
+__all__ = [
+    "BAUD",
+    "DescriptorLine",
+    "SerialEndpoint",
+    "SerialPort",
+    "ThreadLine",
+    "open_serial_line",
+]
 
 BAUD: Final = 115200  # what firmware, kernels and getty use unless told otherwise
 _MOST: Final = 1 << 20  # bytes kept of a far end that is faster than our reader
@@ -37,6 +44,20 @@ _MOST: Final = 1 << 20  # bytes kept of a far end that is faster than our reader
 _LISTEN_S: Final = 0.01
 _PIECE: Final = 4096  # written at once by that thread, so that it listens again soon
 _PTS: Final = "/dev/pts/"
+
+
+class SerialEndpoint:
+    """A serial line, as an Endpoint; `target` and `baud` are those of `open_serial_line`."""
+
+    __slots__ = ("baud", "target")
+
+    def __init__(self, target: str | Path, baud: int = BAUD) -> None:
+        self.target = target
+        self.baud = baud
+
+    async def open(self) -> Link:
+        """See Endpoint."""
+        return await open_serial_line(self.target, self.baud)
 
 
 async def open_serial_line(target: str | Path, baud: int = BAUD) -> Link:

@@ -12,20 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostctl_channels.ports import suffix
+from hostctl_channels.ports import SERIAL, suffix
 
 from ...state import MachineFiles
+from ..accel import BINARY, accel_arguments
 from ..interface import MachineSpec
 
-__all__ = ["BINARY", "SERIAL", "Launch", "accel_arguments", "argv", "run_name"]
+__all__ = ["Launch", "argv", "run_name"]
 
-BINARY = "qemu-system-x86_64"
 # No setuid, no exec, no affinity or scheduler games, no obsolete calls: QEMU itself needs none of
 # them.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 MAX_PORTS = 31  # the device's own ceiling: hot-plugged ports stay possible
 VMSTATE_NODE = "vmstate"
-SERIAL = "serial.1"  # the endpoint and the socket of the guest's ttyS1; ttyS0 is the console
 # Boots a second sooner than `pc` under TCG: the guest interprets pc's interrupt table, a loop in
 # ACPI byte code, once per PCI device (images/README.md has the numbers).
 MACHINE = "q35,sata=off,smbus=off"
@@ -74,18 +73,6 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
 def run_name(name: str, run_id: str) -> str:
     """Return the argument by which one run's process is found among all processes."""
     return f"hostctl-{name}-{run_id}"
-
-
-def accel_arguments(accel: str, cpus: int) -> list[str]:
-    """Return the accelerator and what is fast with it.
-
-    TCG: the default cpu model; `max` has ERMS, which TCG copies bytewise (3-4 times slower
-    transfers). One thread per vCPU is faster with one vCPU (boot 3.1 s, not 5.8 s) and 3-6 times
-    slower to fork with two, so several vCPUs share a thread.
-    """
-    if accel == "tcg":
-        return ["-accel", f"tcg,thread={'multi' if cpus == 1 else 'single'}"]
-    return ["-accel", accel, "-cpu", "host"]
 
 
 def disk_node(index: int) -> str:

@@ -10,9 +10,11 @@ from hostctl.connect import BestChannel, Line, open_channel
 from hostctl.errors import ConfigError
 from hostctl_channels.errors import ChannelClosed, ChannelReset, ChannelTimeout
 from hostctl_channels.interface import Channel
+from hostctl_channels.links.interface import Endpoint
+from hostctl_channels.links.stream import UnixEndpoint
 from tests.twin import StillPulse
 
-PORTS = {"first": Path("/1"), "second": Path("/2")}
+PORTS: dict[str, Endpoint] = {n: UnixEndpoint(Path("/", n)) for n in ("first", "second")}
 
 
 class FakeLine:
@@ -62,7 +64,7 @@ class Bench:
             Line("qga", "second line", 0.02, "second", opener(self.second)),  # type: ignore[arg-type]
         )
 
-    def channel(self, only: str = "auto", ports: dict[str, Path] = PORTS) -> BestChannel:
+    def channel(self, only: str = "auto", ports: dict[str, Endpoint] = PORTS) -> BestChannel:
         return open_channel(ports, Path("/locks"), self.pulse, self.memory, only)
 
 
