@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,32 @@ class Controller:
         async with self.home.staging(spec.name) as files:
             _write(files, "libvirt", spec, target.to_json())
         return self.machine(spec.name)
+
+    async def adopt_foreign(
+        self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
+    ) -> Machine:
+        """Take what somebody else started, a QEMU or just a line into a guest, as a machine.
+
+        `monitor` is the QMP socket; `lines` are Unix sockets, ttys or URLs by the name of the port.
+        Nothing is touched.
+
+        Raises:
+            MachineExists: the name is taken.
+            ConfigError: no QEMU greets at `monitor`, or there is no way in at all.
+        """
+        from .backends.qemu.foreign import Foreign, is_monitor
+
+        if monitor is None and not lines:
+            raise ConfigError("a machine of somebody else's needs a QMP socket or a line")
+        if monitor is not None and not await is_monitor(str(monitor)):
+            hint = "it serves one client at a time: is another connected?"
+            raise ConfigError(f"no QEMU greets at {monitor}", hint=hint)
+        socket = None if monitor is None else os.path.abspath(monitor)  # noqa: ASYNC240 no I/O
+        where = Foreign(socket, lines or {})
+        spec = MachineSpec(name, is_adopted=True)
+        async with self.home.staging(name) as files:
+            _write(files, "foreign", spec, where.to_json())
+        return self.machine(name)
 
     def machine(self, name: str) -> Machine:
         """Return the machine of that name; the same object for the same machine.

@@ -13,6 +13,7 @@
     │   ├── ToolFailed                .argv, .returncode, .stderr
     │   ├── BootFailed                .stderr, .console: what QEMU and the guest said last
     │   ├── MonitorError              .command, .reason: QEMU refused, or does not answer
+    │   ├── AttachFailed              no foothold in the guest, or no agent came of it
     │   ├── DeadlineExceeded          (TimeoutError)
     │   ├── Unsupported               .capability: what this hypervisor, or this one's way, cannot
     │   └── SnapshotError             .tag
@@ -48,6 +49,7 @@ from hostctl_channels.errors import (
 )
 
 __all__ = [
+    "AttachFailed",
     "BackendError",
     "BootFailed",
     "Busy",
@@ -166,6 +168,10 @@ class MonitorError(BackendError):
         super().__init__(f"qemu monitor: {command}: {reason}", hint=hint)
         self.command = command
         self.reason = reason
+
+
+class AttachFailed(BackendError):
+    """The agent could not be brought into the guest, or taken out of it."""
 
 
 class DeadlineExceeded(BackendError, TimeoutError):

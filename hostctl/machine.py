@@ -16,9 +16,11 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from hostctl_channels.ports import PORTS
 
 from .backends.interface import CONSOLE, Backend, MachineSpec, Progress, check_tag
 from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
@@ -34,13 +36,14 @@ from .errors import (
 )
 from .guest import Guest
 from .lifecycle import MachineState, guard
-from .state import FilePulse, Home, MachineFiles, locked
+from .state import FilePulse, Home, MachineFiles, locked, write_atomic
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
     from hostctl_channels.links.interface import Endpoint
     from hostctl_channels.qga import QgaChannel
 
+    from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .report import MachineReport
 
@@ -287,6 +290,74 @@ class Machine(Guest):
             console_log=self.console_log,
         )
 
+    # Ways in
+
+    async def channels(self) -> tuple[Look, ...]:
+        """Try every way into the running guest, and tell what each can, or why it cannot be had.
+
+        May take a minute, for what does not answer is waited for.
+        """
+        from .attach import look
+
+        guard(self.name, await self.state(), "reach")
+        await self.close()  # our own connection may hold a line
+        return await look(await self._site())
+
+    async def attach(
+        self, *, persist: bool = False, dry_run: bool = False, progress: Progress | None = None
+    ) -> Attachment:
+        """Bring our agent into a running guest by any foothold; fine when it answers already.
+
+        `persist` installs it as a service; `dry_run` only tells what would be done.
+
+        Raises:
+            AttachFailed: there is no foothold, or no agent came of it; `detach` undoes the rest.
+        """
+        from .attach import attach
+
+        async with self._locked("attach"):
+            guard(self.name, await self._backend.settle(), "reach")
+            await self.close()
+            plug = self._plug if self._backend.capabilities.plug else None
+            found = await attach(
+                await self._site(),
+                self._files.attached,
+                plug,
+                is_kept=persist,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        self._forget_channel()
+        return found
+
+    @property
+    def is_attached(self) -> bool:
+        """True from the first change that `attach` makes in the guest until `detach`."""
+        return self._files.attached.exists()
+
+    async def detach(self) -> Attachment:
+        """Take away what `attach` brought: the agent, its service, ports that were added.
+
+        Raises:
+            AttachFailed: nothing was attached, or the guest cannot be reached.
+        """
+        from .attach import detach
+
+        async with self._locked("detach"):
+            guard(self.name, await self._backend.settle(), "reach")
+            await self.close()
+            found = await detach(await self._site(), self._files.attached)
+            await self._backend.unplug()
+        self._forget_channel()
+        return found
+
+    def set_login(self, login: Path) -> None:
+        """Keep who logs in at the guest's serial line, from a file as `Login.read` takes it."""
+        from hostctl_channels.login import Login
+
+        Login.read(login)
+        write_atomic(self._files.login, login.read_bytes())
+
     # Snapshots
 
     async def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
@@ -425,6 +496,18 @@ class Machine(Guest):
             return self._channel
         guard(self.name, await self._backend.state(), "reach")
         return await self._open_channel()
+
+    async def _site(self) -> Site:
+        endpoints = await self._backend.endpoints(steal=self._steal)
+        return Site(endpoints, self._files.runtime, self._pulse, self._files.login)
+
+    async def _plug(self) -> Mapping[str, Endpoint]:
+        await self._backend.plug(PORTS)
+        return await self._backend.endpoints(steal=self._steal)
+
+    def _forget_channel(self) -> None:
+        self._files.channel.unlink(missing_ok=True)
+        self._channel = None
 
     async def _open_channel(self) -> BestChannel:
         async with self._opening:

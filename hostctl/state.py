@@ -86,6 +86,11 @@ class MachineFiles:
         return self.directory / "suspended"
 
     @property
+    def attached(self) -> Path:
+        """What `attach` brought into the guest."""
+        return self.directory / "attached.json"
+
+    @property
     def login(self) -> Path:
         """Who logs in at the guest's serial line, for our owner's eyes only."""
         return self.directory / "login.toml"

@@ -18,7 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Progress as ByteProgress
     from hostctl_channels.links.interface import Endpoint
 
+    from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .guest import Env, LocalPath
     from .report import MachineReport
@@ -79,6 +80,12 @@ class Controller:
 
     def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
         found = self._async.adopt(domain, connect=connect, name=name)
+        return Machine(self._loop, self._loop.call(found))
+
+    def adopt_foreign(
+        self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
+    ) -> Machine:
+        found = self._async.adopt_foreign(name, monitor=monitor, lines=lines)
         return Machine(self._loop, self._loop.call(found))
 
     def machine(self, name: str) -> Machine:
@@ -159,6 +166,25 @@ class Machine:
         self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120
     ) -> None:
         self._loop.call(self._async.wait(state, timeout_s))
+
+    def channels(self) -> tuple[Look, ...]:
+        return self._loop.call(self._async.channels())
+
+    def attach(
+        self, *, persist: bool = False, dry_run: bool = False, progress: Progress | None = None
+    ) -> Attachment:
+        found = self._async.attach(persist=persist, dry_run=dry_run, progress=progress)
+        return self._loop.call(found)
+
+    @property
+    def is_attached(self) -> bool:
+        return self._async.is_attached
+
+    def detach(self) -> Attachment:
+        return self._loop.call(self._async.detach())
+
+    def set_login(self, login: Path) -> None:
+        self._async.set_login(login)
 
     def describe(self) -> MachineReport:
         return self._loop.call(self._async.describe())

@@ -40,7 +40,7 @@ from .serial_agent import UncutPulse, lock_folder
 from .staged import StagedChannel
 from .talk import Talk, split_mark
 
-__all__ = ["LoginFoothold", "login_console", "open_console"]
+__all__ = ["ConsoleChannel", "LoginFoothold", "login_console", "open_console"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def open_console(
     baud: int = BAUD,
     lock_dir: Path | None = None,
     pulse: Pulse | None = None,
-) -> StagedChannel:
+) -> ConsoleChannel:
     """Return a channel that logs in at a serial line, when it is first used.
 
     Without `login` only a line with an open shell is of use. `target` and `lock_dir` are as in
@@ -85,9 +85,26 @@ def open_console(
 
 def login_console(
     endpoint: Endpoint, login: Login | None, lock_dir: Path, pulse: Pulse
-) -> StagedChannel:
+) -> ConsoleChannel:
     """Return a channel that logs in at a machine's serial line, when it is first used."""
-    return StagedChannel(LoginFoothold(PortPool({SERIAL: endpoint}, lock_dir), login, pulse))
+    return ConsoleChannel(LoginFoothold(PortPool({SERIAL: endpoint}, lock_dir), login, pulse))
+
+
+class ConsoleChannel(StagedChannel):
+    """See interface.Channel. The last resort, whose line can be handed to somebody better."""
+
+    def __init__(self, foothold: LoginFoothold) -> None:
+        super().__init__(foothold)
+        self._login = foothold
+
+    async def hand_over(self, line: bytes) -> None:
+        """Replace our shell by a command that has the line from now on, and hang up.
+
+        `line` is shell text, in which `$(tty)` is the line's name in the guest.
+        """
+        await self.connect(_SHORT_S)
+        await self._tidy()
+        await self._login.hand_over(line)
 
 
 class LoginFoothold:
@@ -180,6 +197,12 @@ class LoginFoothold:
     async def ping(self) -> None:
         """See Foothold."""
         await self._say(b"true")
+
+    async def hand_over(self, line: bytes) -> None:
+        """See ConsoleChannel."""
+        assert self._talk is not None  # it is open
+        await self._talk.send(b"exec %s\n" % line)
+        self._hang_up(clean=True)
 
     async def store(self, path: bytes, data: bytes) -> None:
         """See Foothold."""

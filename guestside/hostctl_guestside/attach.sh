@@ -167,9 +167,10 @@ install() {
 remove() {
 	case $(kind) in
 	systemd)
-		[ ! -e "$ROOT/etc/systemd/system/$service.service" ] || systemctl disable --quiet --now $service
+		# Who asked may be a command of the agent itself, and goes down with it: that comes last
+		[ ! -e "$ROOT/etc/systemd/system/$service.service" ] || systemctl disable --quiet $service
 		rm -f "$ROOT/etc/systemd/system/$service.service"
-		systemctl daemon-reload
+		systemctl daemon-reload && systemctl --quiet stop --no-block $service
 		;;
 	openrc)
 		[ ! -e "$ROOT/etc/init.d/$service" ] || { rc-service $service stop && rc-update del $service default; }

@@ -8,7 +8,7 @@ steps are policy, and live in `hostctl.machine`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -167,6 +167,7 @@ class Capabilities:
     channels: bool = True
     console: bool = True
     create: bool = True
+    plug: bool = False  # ports of ours into a machine that runs
 
 
 class Backend(Protocol):
@@ -246,6 +247,16 @@ class Backend(Protocol):
 
         `steal` takes a line that somebody else holds away from them, where that can be done.
         """
+
+    async def plug(self, names: Sequence[str]) -> None:
+        """Add virtio-serial ports to the living machine; those that are there stay.
+
+        Raises:
+            BackendError: it has no place for them; `unplug` takes away what was added so far.
+        """
+
+    async def unplug(self) -> None:
+        """Take away all ports that `plug` has added; repeatable, also when nothing lives."""
 
     async def fetch_console(self) -> None:
         """Make the console log's file current, where the log is kept elsewhere."""

@@ -14,7 +14,11 @@ from .interface import Backend, MachineSpec
 __all__ = ["BACKENDS", "new_options", "open_backend"]
 
 BACKENDS = MappingProxyType(
-    {"qemu": ".qemu.backend:QemuBackend", "libvirt": ".libvirt.backend:LibvirtBackend"}
+    {
+        "qemu": ".qemu.backend:QemuBackend",
+        "libvirt": ".libvirt.backend:LibvirtBackend",
+        "foreign": ".qemu.foreign:ForeignBackend",
+    }
 )
 
 

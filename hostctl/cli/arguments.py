@@ -86,6 +86,52 @@ def create(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def attach(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl attach`."""
+    target = parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a machine; or with --connect a domain of libvirt; or the QMP socket of a QEMU that "
+        "somebody else started; or a serial line: a tty, a Unix socket, a URL such as socket://HOST:PORT",
+    )
+    target.complete = _MACHINE  # type: ignore[attr-defined]  # shtab's way
+    parser.add_argument("--name", metavar="NAME", help="what to call a machine that is new here")
+    parser.add_argument("--connect", metavar="URI", help="the libvirt that has the domain TARGET")
+    parser.add_argument(
+        "--line",
+        metavar="PORT=PLACE",
+        action="append",
+        default=[],
+        help="with a QMP socket: where one of its ports is reached, such as "
+        "org.qemu.guest_agent.0=/run/qga.sock or serial.1=/dev/pts/3; repeatable",
+    )
+    login = parser.add_mutually_exclusive_group()
+    _add_file(
+        login,
+        "--login",
+        metavar="FILE",
+        help='who logs in at the serial line: user = "…", password = "…", readable by you alone',
+    )
+    login.add_argument("--user", metavar="USER", help="the same, the password is asked for")
+    parser.add_argument(
+        "--persist", action="store_true", help="install the agent as a service of the guest"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    _add_json(parser)
+
+
+def detach(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl detach`."""
+    _add_name(parser)
+    _add_json(parser)
+
+
+def caps(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl caps`."""
+    _add_name(parser)
+    _add_json(parser)
+
+
 def adopt(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl adopt`."""
     parser.add_argument("domain", metavar="DOMAIN", help="a domain of libvirt, by name or uuid")

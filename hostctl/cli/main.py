@@ -33,6 +33,9 @@ class Command(NamedTuple):
 # fmt: off
 COMMANDS: Final = tuple(Command(*row) for row in (
     ("create", "create:create", "make a machine, with no network", take.create),
+    ("attach", "attach:attach", "bring the agent into a guest by any foothold", take.attach),
+    ("detach", "attach:detach", "take away what attach brought", take.detach),
+    ("caps", "caps:caps", "try every way into a guest, and tell what each can", take.caps),
     ("adopt", "adopt:adopt", "take a domain of libvirt as a machine", take.adopt),
     ("start", "power:start", "start machines, and wait until they answer", take.start),
     ("stop", "power:stop", "shut machines down, by force if they do not obey", take.stop),

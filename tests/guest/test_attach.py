@@ -164,7 +164,11 @@ def test_systemd_gets_a_unit_that_runs_now_and_at_boot(guest: Guest) -> None:
     ]
     check(guest.run("remove", str(guest.agent), root=True))
     assert not unit.exists()
-    assert "systemctl disable --quiet --now hostctl-agent" in guest.calls.read_text()
+    assert guest.calls.read_text().splitlines()[2:] == [
+        "systemctl disable --quiet hostctl-agent",
+        "systemctl daemon-reload",
+        "systemctl --quiet stop --no-block hostctl-agent",
+    ]
 
 
 def test_a_service_that_is_refused_is_an_error(guest: Guest) -> None:

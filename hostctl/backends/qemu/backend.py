@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -276,6 +276,12 @@ class QemuBackend:
         names = (*NAMES, SERIAL)
         ports = {name: UnixEndpoint(self._files.socket(suffix(name))) for name in names}
         return {**ports, CONSOLE: UnixEndpoint(self._files.socket("console"))}
+
+    async def plug(self, names: Sequence[str]) -> None:
+        raise BackendError(f"machine {self._spec.name!r} has all its ports from the start")
+
+    async def unplug(self) -> None:
+        return None
 
     async def fetch_console(self) -> None:
         return None

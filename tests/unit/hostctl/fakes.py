@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -106,6 +106,12 @@ class FakeBackend:
 
     async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
         return {}
+
+    async def plug(self, names: Sequence[str]) -> None:
+        self._call("plug")
+
+    async def unplug(self) -> None:
+        self._call("unplug")
 
     async def fetch_console(self) -> None:
         self._call("fetch_console")

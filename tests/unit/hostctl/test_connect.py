@@ -164,13 +164,13 @@ async def test_a_forced_one_is_the_only_one_and_not_remembered(bench: Bench) -> 
     assert (bench.first.calls, channel.reason) == ([], "as told")
     assert not bench.memory.exists()
     with pytest.raises(ChannelClosed, match="no line for: second line"):
-        await bench.channel("qga", {"first": Path("/1")}).ping()
+        await bench.channel("qga", {"first": UnixEndpoint(Path("/1"))}).ping()
     with pytest.raises(ConfigError, match="no channel 'fax'"):
         await bench.channel("fax").ping()
 
 
 async def test_a_single_line_is_not_raced(bench: Bench) -> None:
-    await bench.channel(ports={"second": Path("/2")}).ping()
+    await bench.channel(ports={"second": UnixEndpoint(Path("/2"))}).ping()
     assert bench.second.calls == ["ping"]
 
 
