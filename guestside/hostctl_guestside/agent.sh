@@ -363,7 +363,7 @@ probe() {
 	exit 1
 }
 
-links() { # no udev: name the ports
+links() { # no udev here
 	ports=$run
 	for s in /sys/class/virtio-ports/*; do
 		read -r t <"$s/name" && case $t in $H.*) [ -e "$ports/$t" ] || ln -s "/dev/${s##*/}" "$ports/$t" ;; esac
@@ -384,7 +384,7 @@ supervise() { # new ports get guards
 	while kill -0 $super 2>/dev/null; do
 		ports=${HOSTCTL_PORTS:-/dev/virtio-ports} new=
 		set +f
-		[ -d "$ports" ] || links
+		[ -e "$ports/$H.0" ] || links
 		for s in "$ports/$H".*; do
 			t=${s##*"$H".}
 			case $t in *[!0-9]*) continue ;; esac
