@@ -65,8 +65,10 @@ start() {
 }
 
 stop() {
-	for pid in $(pids); do kill "$pid"; done
+	ended=$(pids)
+	for pid in $ended; do kill "$pid"; done
 	until_ is_gone || die "the agent does not end: $(pids)"
+	for pid in $ended; do rm -rf /run/hostctl."$pid" /dev/shm/hostctl."$pid" "${TMPDIR:-/tmp}/hostctl.$pid"; done
 }
 
 put() { # PATH MODE, text on stdin

@@ -88,13 +88,13 @@ def create(parser: argparse.ArgumentParser) -> None:
 
 def attach(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl attach`."""
-    target = parser.add_argument(
-        "target",
+    place = parser.add_argument(
+        "place",
         metavar="TARGET",
         help="a machine; or with --connect a domain of libvirt; or the QMP socket of a QEMU that "
-        "somebody else started; or a serial line: a tty, a Unix socket, a URL such as socket://HOST:PORT",
+        "somebody else started; or a serial line: a tty, a Unix socket, a URL like socket://HOST:PORT",
     )
-    target.complete = _MACHINE  # type: ignore[attr-defined]  # shtab's way
+    _complete(place, _MACHINE)
     parser.add_argument("--name", metavar="NAME", help="what to call a machine that is new here")
     parser.add_argument("--connect", metavar="URI", help="the libvirt that has the domain TARGET")
     parser.add_argument(

@@ -67,18 +67,18 @@ def _show(name: str, found: Attachment, args: argparse.Namespace, done: str) -> 
 async def _found(controller: Controller, args: argparse.Namespace) -> tuple[Machine, bool]:
     """Return the machine that is meant, and whether it is new here."""
     with suppress(MachineNotFound):
-        return controller.machine(args.target), False
+        return controller.machine(args.place), False
     if args.connect:
-        adopted = await controller.adopt(args.target, connect=args.connect, name=args.name)
+        adopted = await controller.adopt(args.place, connect=args.connect, name=args.name)
         return adopted, True
-    if "/" not in args.target:
-        raise MachineNotFound(args.target)
+    if "/" not in args.place:
+        raise MachineNotFound(args.place)
     lines = dict(map(_parse_line, args.line))
-    name = args.name or _name_of(args.target)
-    if await _is_monitor(args.target):
-        monitor = Path(args.target)
+    name = args.name or _name_of(args.place)
+    if await _is_monitor(args.place):
+        monitor = Path(args.place)
         return await controller.adopt_foreign(name, monitor=monitor, lines=lines), True
-    return await controller.adopt_foreign(name, lines={**lines, SERIAL: args.target}), True
+    return await controller.adopt_foreign(name, lines={**lines, SERIAL: args.place}), True
 
 
 async def _is_monitor(target: str) -> bool:
