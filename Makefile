@@ -3,7 +3,7 @@
 .PHONY: help demo test check format bench fuzz image clean distclean
 
 PYTHON := .venv/bin/python
-SHELL_SCRIPTS := .ci/setup .ci/run $(addprefix images/hostctl_images/tiny/,rc button) $(wildcard guestside/hostctl_guestside/*.sh)
+SHELL_SCRIPTS := .ci/setup .ci/run $(addprefix images/hostctl_images/,tiny/rc tiny/button tiny_qga/qga tiny_qga/shutdown) $(wildcard guestside/hostctl_guestside/*.sh)
 FUZZ_SECONDS ?= 60
 
 help: ## list the targets
