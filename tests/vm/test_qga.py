@@ -238,10 +238,29 @@ class TestQuiesce:
 
     async def test_a_frozen_guest_says_so(self, agent: QgaChannel) -> None:
         await agent.freeze()
+        agent.agent.frozen_s = 0
         with pytest.raises(OSError, match="are frozen") as caught:
             await agent.agent.start(b"true", (), None)
         assert caught.value.errno == 16
         assert await agent.thaw() > 0
+
+    async def test_commands_and_copies_go_on_after_a_thaw(
+        self, machine: Machine, agent: QgaChannel
+    ) -> None:
+        size = 8 << 20
+        moved = asyncio.Event()
+        running = asyncio.create_task(machine.exec("sh", "-c", "sleep 1; echo done"))
+        copying = asyncio.create_task(
+            machine.put(io.BytesIO(bytes(size)), "/tmp/file", progress=lambda _: moved.set())
+        )
+        await moved.wait()
+        await agent.freeze()
+        await asyncio.sleep(2)
+        assert not running.done()
+        assert not copying.done()
+        await agent.thaw()
+        assert (await running).stdout == b"done\n"
+        assert (await copying).size_bytes == size
 
     async def test_a_paused_machine_is_refused(self, machine: Machine) -> None:
         await machine.pause()
