@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,23 @@ pytestmark = [pytest.mark.vm, pytest.mark.needs("mke2fs")]
 
 NAME = f"qga-{os.getpid()}"
 BASE = "base"
+
+
+FREEZE = """
+import asyncio, sys
+from pathlib import Path
+from hostctl.controller import Controller
+from hostctl.state import Home
+async def hang(tag, timeout_s):
+    print("frozen", flush=True)
+    await asyncio.sleep(600)
+async def main(state, runtime, name):
+    async with Controller(Home(Path(state), Path(runtime))) as controller:
+        machine = controller.machine(name)
+        machine._backend.save_snapshot = hang
+        await machine.save_snapshot("still", quiesce=True)
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -224,15 +242,22 @@ class TestQuiesce:
             await saving
         await self._is_thawed(machine, agent)
 
-    async def test_what_a_killed_one_left_is_thawed_by_the_next(
-        self, machine: Machine, agent: QgaChannel
-    ) -> None:
-        machine._files.frozen.touch()
-        await agent.freeze()
-        await agent.close()
-        async with Controller(machine._home) as controller:
+    async def test_what_a_killed_one_left_is_thawed_by_the_next(self, machine: Machine) -> None:
+        home = machine._home
+        words = [sys.executable, "-c", FREEZE, str(home.state), str(home.runtime), NAME]
+        paths = os.pathsep.join(filter(None, sys.path))
+        victim = await asyncio.create_subprocess_exec(
+            *words, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+        )
+        assert victim.stdout is not None
+        async with asyncio.timeout(60):
+            assert await victim.stdout.readline() == b"frozen\n"
+        victim.kill()
+        await victim.wait()
+        assert machine._files.frozen.exists()
+        async with Controller(home) as controller:
             next_one = controller.machine(NAME)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await next_one.exec("sh", "-c", "echo x >/mnt/file; sync", check=True)
         assert not machine._files.frozen.exists()
 
