@@ -47,6 +47,9 @@ PARTS: Mapping[str, Part] = {
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
     "apt-get": _program("apt-get", "apt"),
     "qemu-ga": Part(lambda: shutil.which(BINARY) is not None, "apt-get install qemu-guest-agent"),
+    "mmdebstrap": _program("mmdebstrap", "mmdebstrap"),
+    "fakechroot": _program("fakechroot", "fakechroot"),
+    "fakeroot": _program("fakeroot", "fakeroot"),
     "mke2fs": Part(
         lambda: shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
         "apt-get install e2fsprogs",
@@ -88,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail a test whose real parts are missing."""
+    if item.get_closest_marker("nightly") and not os.environ.get("HOSTCTL_NIGHTLY"):
+        pytest.skip(f"{HARMLESS}a nightly test; set HOSTCTL_NIGHTLY=1 to run it")
     for name in _needed_parts(item):
         part = PARTS[name]
         if part.is_present():

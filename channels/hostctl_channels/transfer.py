@@ -16,7 +16,7 @@ from .interface import FileInfo, Progress, PutOptions
 from .port import Port
 from .wire import Data, Done, Event, Failure, messages
 
-__all__ = ["checked", "digest_of", "download", "shown", "upload"]
+__all__ = ["Digest", "checked", "digest_of", "download", "shown", "upload"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,9 @@ _WORTH: Final = 4 << 20
 _MAX_PATH: Final = 4095  # Linux's PATH_MAX without its NUL
 
 
-class _Digest(Protocol):
+class Digest(Protocol):
+    """What is fed the bytes of a transfer."""
+
     def update(self, data: memoryview | bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
 
@@ -89,7 +91,7 @@ async def _body(
     source: BinaryIO,
     size_bytes: int,
     answer: asyncio.Future[Event],
-    digest: _Digest | None,
+    digest: Digest | None,
     progress: Progress | None,
     path: bytes,
 ) -> None:
@@ -170,13 +172,13 @@ async def download(
     return FileInfo(size, last.mode, last.mtime_s, last.sha256)
 
 
-def _keep(view: memoryview, sink: BinaryIO, digest: _Digest | None) -> None:
+def _keep(view: memoryview, sink: BinaryIO, digest: Digest | None) -> None:
     sink.write(view)
     if digest:
         digest.update(view)
 
 
-def digest_of(verify: str | None) -> _Digest | None:
+def digest_of(verify: str | None) -> Digest | None:
     """Return a digest to be fed, if one is asked for. Raises LocalProtocolError for other kinds."""
     if verify is None:
         return None

@@ -5,6 +5,7 @@ Read from the ELF files themselves: the host may have other versions, or none.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -68,7 +69,9 @@ def _depends(package: Package) -> list[str]:
 
 def _library(folder: Path, name: str) -> Path | None:
     """Return a library's file. Links that are absolute lead below `folder` too."""
-    for path in sorted(folder.glob(f"**/{name}")):
+    # Not glob: it leaves out a link whose absolute target is not on this host.
+    found = [Path(at, name) for at, _, files in os.walk(folder) if name in files]
+    for path in sorted(found):
         for _ in range(4):
             if not path.is_symlink():
                 break

@@ -4,6 +4,8 @@ import asyncio
 import io
 import os
 import signal
+import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hostctl_channels.errors import (
     ChannelError,
     ChannelReset,
     ChannelTimeout,
+    HostctlError,
     LocalProtocolError,
     OutputTooLarge,
     Refused,
@@ -22,8 +25,10 @@ from hostctl_channels.errors import (
     TransferFailed,
 )
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Command, PutOptions
-from hostctl_channels.qga import QgaChannel, exchange, process
+from hostctl_channels.ports import GUEST_AGENT, PortPool
+from hostctl_channels.qga import QgaChannel, SocketExchange, exchange, process
 from hostctl_channels.qga.agent import MAX_CAPTURE, Agent
+from hostctl_channels.qga.files import _pieces, _Place
 from tests.qga import HostAgent, host_agent
 from tests.twin import StillPulse
 
@@ -244,7 +249,9 @@ class TestFiles:
             seen.update(path.stat().st_mode & 0o7777 for path in tmp_path.iterdir())
 
         options = PutOptions(mode=0o640)
-        await channel.put(io.BytesIO(b"x"), 1, os.fsencode(tmp_path / "f"), options, look)
+        size = 300_000  # smaller ones are sent at once
+        path = os.fsencode(tmp_path / "f")
+        await channel.put(io.BytesIO(bytes(size)), size, path, options, look)
         assert seen == {0o600}
         assert (tmp_path / "f").stat().st_mode & 0o7777 == 0o640
 
@@ -446,3 +453,49 @@ async def test_lies_of_a_file_are_one_error(liar: Liar) -> None:
         liar.answer = b'{"return": {"count": %s}}' % count
         with pytest.raises(RemoteProtocolError):
             await Agent(liar).write(1, memoryview(b"x"), b"/x")
+
+
+async def test_a_read_of_nothing_is_no_endless_loop(liar: Liar) -> None:
+    liar.answer = b'{"return": {"count": 0, "eof": false, "buf-b64": ""}}'
+    place = _Place(Agent(liar), StillPulse(), b"/x", "get")
+    with pytest.raises(RemoteProtocolError, match="says there is more"):
+        _ = [piece async for piece in _pieces(place, 1)]
+
+
+@pytest.mark.parametrize(
+    ("talk", "error"),
+    [
+        (b"x" * 65536, HostctlError),
+        (b"\xff" * 65536, HostctlError),
+        (b'\xff{"return": 7}\n' * 4000, HostctlError),
+        (b"", ChannelTimeout),
+        (None, ChannelError),
+    ],
+)
+async def test_a_line_of_noise_costs_bounded_time_and_memory(
+    tmp_path: Path, talk: bytes | None, error: type[Exception]
+) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while talk:
+                writer.write(talk)
+                await writer.drain()
+            if talk is not None:
+                await asyncio.sleep(5)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    path = tmp_path / "s"
+    async with await asyncio.start_unix_server(serve, path):
+        pulse = StillPulse()
+        channel = QgaChannel(SocketExchange(PortPool({GUEST_AGENT: path}, tmp_path), pulse), pulse)
+        tracemalloc.start()
+        begin = time.monotonic()
+        with pytest.raises(error):
+            await channel.connect(1)
+        assert time.monotonic() - begin < 4
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        tracemalloc.stop()
+        await channel.close()

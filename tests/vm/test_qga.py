@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,23 @@ pytestmark = [pytest.mark.vm, pytest.mark.needs("mke2fs")]
 
 NAME = f"qga-{os.getpid()}"
 BASE = "base"
+
+
+FREEZE = """
+import asyncio, sys
+from pathlib import Path
+from hostctl.controller import Controller
+from hostctl.state import Home
+async def hang(tag, timeout_s):
+    print("frozen", flush=True)
+    await asyncio.sleep(600)
+async def main(state, runtime, name):
+    async with Controller(Home(Path(state), Path(runtime))) as controller:
+        machine = controller.machine(name)
+        machine._backend.save_snapshot = hang
+        await machine.save_snapshot("still", quiesce=True)
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -224,24 +242,50 @@ class TestQuiesce:
             await saving
         await self._is_thawed(machine, agent)
 
-    async def test_what_a_killed_one_left_is_thawed_by_the_next(
-        self, machine: Machine, agent: QgaChannel
-    ) -> None:
-        machine._files.frozen.touch()
-        await agent.freeze()
-        await agent.close()
-        async with Controller(machine._home) as controller:
+    async def test_what_a_killed_one_left_is_thawed_by_the_next(self, machine: Machine) -> None:
+        home = machine._home
+        words = [sys.executable, "-c", FREEZE, str(home.state), str(home.runtime), NAME]
+        paths = os.pathsep.join(filter(None, sys.path))
+        victim = await asyncio.create_subprocess_exec(
+            *words, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+        )
+        assert victim.stdout is not None
+        async with asyncio.timeout(60):
+            assert await victim.stdout.readline() == b"frozen\n"
+        victim.kill()
+        await victim.wait()
+        assert machine._files.frozen.exists()
+        async with Controller(home) as controller:
             next_one = controller.machine(NAME)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await next_one.exec("sh", "-c", "echo x >/mnt/file; sync", check=True)
         assert not machine._files.frozen.exists()
 
     async def test_a_frozen_guest_says_so(self, agent: QgaChannel) -> None:
         await agent.freeze()
+        agent.agent.frozen_s = 0
         with pytest.raises(OSError, match="are frozen") as caught:
             await agent.agent.start(b"true", (), None)
         assert caught.value.errno == 16
         assert await agent.thaw() > 0
+
+    async def test_commands_and_copies_go_on_after_a_thaw(
+        self, machine: Machine, agent: QgaChannel
+    ) -> None:
+        size = 8 << 20
+        moved = asyncio.Event()
+        running = asyncio.create_task(machine.exec("sh", "-c", "sleep 1; echo done"))
+        copying = asyncio.create_task(
+            machine.put(io.BytesIO(bytes(size)), "/tmp/file", progress=lambda _: moved.set())
+        )
+        await moved.wait()
+        await agent.freeze()
+        await asyncio.sleep(2)
+        assert not running.done()
+        assert not copying.done()
+        await agent.thaw()
+        assert (await running).stdout == b"done\n"
+        assert (await copying).size_bytes == size
 
     async def test_a_paused_machine_is_refused(self, machine: Machine) -> None:
         await machine.pause()

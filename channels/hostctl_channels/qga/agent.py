@@ -5,6 +5,7 @@ What a call means is known here; what is made of several is left to process.py a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import errno
@@ -22,6 +23,9 @@ __all__ = ["CALL_S", "MAX_CAPTURE", "Agent", "Status", "errno_of", "forbidden"]
 
 CALL_S: Final = 20.0  # generous: an emulated guest under load stalls for seconds
 _SLOW_S: Final = 120.0  # a call that moves megabytes at 2 MB/s, or waits for disks
+# While file systems are frozen, for a snapshot of somebody's, the agent refuses nearly all.
+_FROZEN_S: Final = 60.0
+_THAW_LOOK_S: Final = 0.5
 MAX_CAPTURE: Final = 16 << 20  # qga/commands.c, GUEST_EXEC_MAX_OUTPUT: it drops what comes after
 _SLACK: Final = 4096  # what a reply has around its data
 _MAX_RPCS: Final = 500  # QEMU 9 has 45
@@ -43,14 +47,17 @@ class Status:
 
 
 class Agent:
-    """One guest agent. Each call may raise what Exchange.ask does, and:
+    """One guest agent. Waits `frozen_s` for others to thaw what they froze.
+
+    Each call may raise what Exchange.ask does, and:
 
     Refused: the guest forbids the rpc, or its agent is too old for it.
     RequestFailed: it was tried and failed.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, frozen_s: float = _FROZEN_S) -> None:
         self.exchange = exchange
+        self.frozen_s = frozen_s
 
     async def call(
         self,
@@ -63,10 +70,15 @@ class Agent:
     ) -> object:
         """Return what the rpc returns, of any type."""
         request = Request.of(rpc, arguments, max_reply_bytes)
-        value = parse(await self.exchange.ask(request, timeout_s))
-        if isinstance(value, Failure):
-            _fail(rpc, value, path)
-        return value
+        left_s = self.frozen_s
+        while True:
+            value = parse(await self.exchange.ask(request, timeout_s))
+            if not isinstance(value, Failure):
+                return value
+            if not value.is_frozen or left_s <= 0:
+                _fail(rpc, value, path)
+            await asyncio.sleep(_THAW_LOOK_S)
+            left_s -= _THAW_LOOK_S
 
     async def ping(self) -> None:
         """Make a round trip."""
@@ -204,7 +216,7 @@ def forbidden(rpc: str, capability: str | None = None) -> Refused:
 
 
 def _fail(rpc: str, failure: Failure, path: bytes | None) -> NoReturn:
-    if "frozen" in failure.text and failure.is_unknown:
+    if failure.is_frozen:
         raise RequestFailed(
             errno.EBUSY,
             f"{rpc}: the guest's file systems are frozen",

@@ -12,7 +12,7 @@ import os
 from typing import Final, Protocol
 
 from ..deadline import Deadline
-from ..errors import ChannelClosed
+from ..errors import ChannelClosed, ChannelTimeout
 from ..interface import Pulse
 from ..ports import GUEST_AGENT, Lease, PortPool
 from .wire import Conversation, Request
@@ -119,6 +119,10 @@ class SocketExchange:
         try:
             async with Deadline(self._pulse, timeout_s, "sync with the guest agent"):
                 await line.sync()
+        except ChannelTimeout as err:
+            line.lease.release(clean=False)
+            err.hint = "is qemu-guest-agent running in the guest, and nobody else at its socket?"
+            raise
         except BaseException:
             line.lease.release(clean=False)
             raise

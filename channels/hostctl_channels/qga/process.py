@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from ..deadline import Timeline
+from ..deadline import Deadline, Timeline
 from ..errors import (
     ChannelReset,
     ChannelTimeout,
@@ -38,6 +38,7 @@ _FIRST_S: Final = 0.004
 _SHARE: Final = 0.1
 _LONGEST_S: Final = 0.5
 _TERM_S: Final = 2.0  # between TERM and KILL, as our own agent does
+_STRIKE_S: Final = 60.0  # to send a signal, to a guest under load
 _END_S: Final = 10.0  # to kill a command and see it end
 _ENOENT, _EACCES, _ENOEXEC = 2, 13, 8
 
@@ -182,7 +183,8 @@ class QgaProcess:
     async def _strike(self, signal: str) -> None:
         if self._pid is not None and not self._timeline.is_cut:
             words = (signal.encode(), b"%d" % self._pid)
-            await run(self._agent, script_call(SLAY, None, words), self._timeline)
+            async with Deadline(self._pulse, _STRIKE_S, f"signal {self._command}"):
+                await run(self._agent, script_call(SLAY, None, words), self._timeline)
 
     def _settle(self, status: Status) -> None:
         if self._result.done():

@@ -69,6 +69,11 @@ class Failure(NamedTuple):
         """True if there is no such rpc, or it is forbidden. All agents know this class."""
         return self.kind == "CommandNotFound" or "has been disabled" in self.text
 
+    @property
+    def is_frozen(self) -> bool:
+        """True if it is forbidden only while file systems are frozen (qga/main.c)."""
+        return self.is_unknown and "frozen" in self.text
+
 
 class _Phase(Enum):
     NOISE = "until a delimiter"
