@@ -162,7 +162,7 @@ class _Climb:
         return self._quiet % 2 == 0 and await self._try_shell()
 
     async def _try_shell(self) -> bool:
-        """Ask for a word no echo would give; then replace the shell by a loop of ours."""
+        """Ask for a word no echo would give; then start a loop of ours in its place."""
         if not await self._talk.answers(b"echo %s\n", _LOOK_S):
             return False
         await self._talk.send(_LOOP)
@@ -174,11 +174,12 @@ class _Climb:
 
 # In whatever shell a user has: no line editing, no prompt, no history, no echo, and deaf to Ctrl-C,
 # which reaches the command it runs, and does not flush what we sent. An interrupted `read` fails as
-# one at the end does: a few may.
+# one at the end does: a few may. No `exec`: an interactive dash would hand on that it ignores QUIT
+# and TERM.
 _LOOP: Final = (
-    b"exec /bin/sh -c '"
+    b"/bin/sh -c '"
     b"stty -echo -opost noflsh 2>/dev/null;trap : INT QUIT;PS1=;PS2=;f=0;"
     b"while [ $f -lt 20 ];do "
     b'if IFS= read -r l;then f=0;eval "$l";else f=$((f+1));fi;'
-    b"done'\n"
+    b"done';exit\n"
 )

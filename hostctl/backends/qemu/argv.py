@@ -1,7 +1,8 @@
 """MachineSpec → QEMU's arguments: a pure function, no I/O, held by golden tests.
 
 What the arguments promise: no default devices, no network, no monitor but ours, no child processes,
-the thirteen ports, a console that is always logged, a serial line beside it, and a node for RAM snapshots.
+the thirteen ports, a console that is always logged, a serial line beside it, and a node for RAM
+snapshots.
 """
 
 from __future__ import annotations
