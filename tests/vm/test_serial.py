@@ -23,10 +23,9 @@ LINE = "serial.1"
 ANSWER_S = 60
 AGENT = "setsid sh -c 'while :; do hostctl-agent /dev/ttyS1; done' </dev/null >/dev/null 2>&1 &"
 # A root with the password "let me in", and a getty as init would have started it.
-GETTY = """sed -i 's|^root:x:|root:%s:|' /etc/passwd
-setsid sh -c 'while :; do getty -L 115200 ttyS1 vt100; done' </dev/null >/dev/null 2>&1 &""" % (
-    "$1$hostctl$BNI8Hy49p0tqdwVZ.lU8d1"
-)
+HASH = "$1$hostctl$BNI8Hy49p0tqdwVZ.lU8d1"
+GETTY = f"""sed -i 's|^root:x:|root:{HASH}:|' /etc/passwd
+setsid sh -c 'while :; do getty -L 115200 ttyS1 vt100; done' </dev/null >/dev/null 2>&1 &"""
 
 
 def line_of(machine: Machine) -> str:
