@@ -29,6 +29,7 @@ from hostctl.machine import Machine
 from hostctl.state import Home
 from hostctl_channels.console import open_console
 from hostctl_channels.interface import Command
+from hostctl_channels.login import Login
 from hostctl_channels.serial_agent import open_serial
 from hostctl_channels.staged import StagedChannel
 
@@ -43,11 +44,16 @@ _EXECS: Final = 5
 _BURSTS: Final = (64 * 1024, 256 * 1024, 1_000_000)
 _FILE: Final = "/tmp/serial-bench"
 _AGENT: Final = "setsid hostctl-agent /dev/ttyS1 </dev/null >/dev/null 2>&1 &"
-_SHELL: Final = "setsid sh -c 'exec sh -i <>/dev/ttyS1 >&0 2>&0' </dev/null >/dev/null 2>&1 &"
-_FREE: Final = (
-    "for p in /proc/[0-9]*; do readlink $p/fd/* 2>/dev/null | grep -q ttyS1 && kill -9 ${p#/proc/};"
-    " done; sleep 0.3; stty -F /dev/ttyS1 sane 2>/dev/null; true"
-)
+# A root with the password "let me in", and a getty as init would have started it.
+_HASH: Final = "$1$hostctl$BNI8Hy49p0tqdwVZ.lU8d1"
+_GETTY: Final = f"""sed -i 's|^root:x:|root:{_HASH}:|' /etc/passwd
+setsid sh -c 'echo $$ >/tmp/loop; while :; do getty -L 115200 ttyS1 vt100; done' \\
+    </dev/null >/dev/null 2>&1 &"""
+_FREE: Final = """[ ! -e /tmp/loop ] || kill -9 $(cat /tmp/loop); rm -f /tmp/loop
+for f in /proc/[0-9]*/fd/*; do
+    case $(readlink $f) in */ttyS1) p=${f#/proc/} && kill -9 ${p%%/*} ;; esac
+done 2>/dev/null
+sleep 0.3; stty -F /dev/ttyS1 sane 2>/dev/null; true"""
 
 
 def main() -> None:
@@ -73,7 +79,7 @@ async def _machine(samples: Samples, rounds: int) -> list[str]:
                 for _ in range(rounds):
                     await _raw(machine, samples)
                     await _ours(machine, samples, "agent", _AGENT, _PUT, _GET)
-                    await _ours(machine, samples, "login", _SHELL, _LESS, _LESS)
+                    await _ours(machine, samples, "login", _GETTY, _LESS, _LESS)
                 return await _bursts(machine)
             finally:
                 await machine.delete(force=True)
@@ -139,7 +145,7 @@ async def _ours(
     if name == "agent":
         channel = open_serial(target, lock_dir=locks, pulse=pulse)
     else:
-        channel = open_console(target, None, lock_dir=locks, pulse=pulse)
+        channel = open_console(target, Login("root", "let me in"), lock_dir=locks, pulse=pulse)
     await channel.connect(60)
     await channel.exec(Command.of("true"))
     samples.add("ping", name, "ms", [await channel.ping() * 1e3 for _ in range(_PINGS)])
