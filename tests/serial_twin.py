@@ -96,12 +96,10 @@ class Relay:
             ready, _, _ = select.select([guest, host, self._stop_r], [], [])
             if self._stop_r in ready:
                 return
-            for source, sink, change in (
-                (guest, host, lambda data: self.to_host(data)),
-                (host, guest, lambda data: self.to_guest(data)),
-            ):
-                if source in ready:
-                    self._write(sink, change(os.read(source, 4096)))
+            if guest in ready:
+                self._write(host, self.to_host(os.read(guest, 4096)))
+            if host in ready:
+                self._write(guest, self.to_guest(os.read(host, 4096)))
 
     def _write(self, fd: int, data: bytes) -> None:
         while data:

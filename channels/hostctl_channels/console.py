@@ -342,7 +342,8 @@ class LoginFoothold:
         again, wait_s = b'echo "";echo %s.$r.\n' % word, _ASK_S
         await talk.send(again)
         begin, end = mark + b".", re.compile(re.escape(mark) + rb"\.(s?[0-9]{1,3})\.")
-        told, size, has_begun = [], 0, False
+        told: list[bytes] = []
+        size, has_begun = 0, False
         while True:
             try:
                 async with asyncio.timeout(wait_s):

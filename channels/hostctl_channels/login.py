@@ -23,10 +23,13 @@ from .talk import Talk, clean
 __all__ = ["Login", "reach_shell"]
 
 _LOOK_S: Final = 1.5  # silence after which something is tried
+_ANSWER_S: Final = 4.0  # for a shell to answer; an emulated guest under load stalls for seconds
+_PATIENCE_S: Final = 10.0  # after a name or a password, before anything else is said
 _CALM_S: Final = 0.3  # a prompt is one if nothing follows it for so long
 
 _LOGIN: Final = re.compile(rb"(?:login|user ?name|login name): ?\Z", re.IGNORECASE)
 _PASSWORD: Final = re.compile(rb"(?:password|passphrase)[^\r\n]{0,80}: ?\Z", re.IGNORECASE)
+_PROMPT: Final = re.compile(rb"[#$%>] ?\Z")
 _FAILED: Final = re.compile(rb"login incorrect|authentication failure", re.IGNORECASE)
 
 
@@ -103,38 +106,40 @@ class _Climb:
         self._talk = talk
         self._login = login
         self._has_named = self._has_sent = False
-        self._quiet = 0
+        self._silences = 0
+        self._heard = b""  # since we spoke last
+        self._patient_until = 0.0
 
     async def to_shell(self) -> None:
-        await self._talk.send(b"\n")
+        await self._speak(b"\n")
         while True:  # the caller has a deadline
-            tail = clean(await self._tail())
-            if self._has_sent and _FAILED.search(tail):
+            await self._listen()
+            if self._has_sent and _FAILED.search(self._heard):
                 raise LoginFailed(f"the guest refused the login of {self._user}")
-            if _PASSWORD.search(tail):
+            if _PASSWORD.search(self._heard):
                 await self._password()
-            elif _LOGIN.search(tail):
+            elif _LOGIN.search(self._heard):
                 await self._name()
-            elif tail:
-                if await self._try_shell():
-                    return
-            elif await self._break_silence():
+            elif await self._is_shell():
                 return
 
     @property
     def _user(self) -> str:
         return self._login.user if self._login else "?"
 
-    async def _tail(self) -> bytes:
-        """Wait for something that stays the last word for a moment; return the end of it."""
+    async def _speak(self, data: bytes, *, patience_s: float = 0, is_secret: bool = False) -> None:
+        self._heard = b""
+        self._patient_until = time.monotonic() + patience_s
+        await self._talk.send(data, is_secret=is_secret)
+
+    async def _listen(self) -> None:
+        """Hear until the last word stays that for a moment."""
         end = time.monotonic() + _LOOK_S
-        tail = b""
         while (left_s := end - time.monotonic()) > 0:
             more = await self._talk.pending(min(left_s, _CALM_S))
-            if not more and tail:
+            if not more and self._heard:
                 break
-            tail = (tail + more)[-4096:]
-        return tail
+            self._heard = clean((self._heard + more)[-4096:])
 
     async def _name(self) -> None:
         if self._has_sent:
@@ -142,43 +147,56 @@ class _Climb:
         if self._login is None:
             raise LoginFailed("the guest wants a login, and none was given")
         self._has_named = True
-        await self._talk.send(self._login.user.encode() + b"\n")
+        await self._speak(self._login.user.encode() + b"\n", patience_s=_PATIENCE_S)
 
     async def _password(self) -> None:
         if not self._has_named:  # of somebody else's attempt, or our probe taken for a name
-            await self._talk.send(b"\n")
+            await self._speak(b"\n", patience_s=_PATIENCE_S)
             return
         if self._login is None or self._login.password is None:
             raise LoginFailed(f"the guest wants a password of {self._user}, and none was given")
         if self._has_sent:
             raise LoginFailed(f"the guest refused the login of {self._user}")
         self._has_sent = True
-        await self._talk.send(self._login.password.encode() + b"\n", is_secret=True)
+        secret = self._login.password.encode() + b"\n"
+        await self._speak(secret, patience_s=_PATIENCE_S, is_secret=True)
+
+    async def _is_shell(self) -> bool:
+        """See whether it is time to try a shell, and try it."""
+        if not _PROMPT.search(self._heard):
+            # The echo of a name may come letter by letter: what we say now would join it.
+            if time.monotonic() < self._patient_until:
+                return False
+            if not self._heard:
+                return await self._break_silence()
+        return await self._try_shell()
 
     async def _break_silence(self) -> bool:
         """Ask for a prompt; then perhaps a program is in the foreground, or nothing prompts."""
-        self._quiet += 1
-        await self._talk.send(b"\x03" if self._quiet % 4 == 3 else b"\n")
-        return self._quiet % 2 == 0 and await self._try_shell()
+        self._silences += 1
+        await self._speak(b"\x03" if self._silences % 4 == 3 else b"\n")
+        return self._silences % 2 == 0 and await self._try_shell()
 
     async def _try_shell(self) -> bool:
-        """Ask for a word no echo would give; then replace the shell by a loop of ours."""
-        if not await self._talk.answers(b"echo %s\n", _LOOK_S):
+        """Ask for a word no echo would give; then start a loop of ours in the shell's place."""
+        self._heard = b""
+        if not await self._talk.answers(b"echo %s\n", _ANSWER_S):
             return False
         await self._talk.send(_LOOP)
         for _ in range(3):
-            if await self._talk.answers(b"echo %s\n", 2 * _LOOK_S):
+            if await self._talk.answers(b"echo %s\n", _ANSWER_S):
                 return True
         return False
 
 
 # In whatever shell a user has: no line editing, no prompt, no history, no echo, and deaf to Ctrl-C,
 # which reaches the command it runs, and does not flush what we sent. An interrupted `read` fails as
-# one at the end does: a few may.
+# one at the end does: a few may. No `exec`: an interactive dash would hand on that it ignores QUIT
+# and TERM.
 _LOOP: Final = (
-    b"exec /bin/sh -c '"
+    b"/bin/sh -c '"
     b"stty -echo -opost noflsh 2>/dev/null;trap : INT QUIT;PS1=;PS2=;f=0;"
     b"while [ $f -lt 20 ];do "
     b'if IFS= read -r l;then f=0;eval "$l";else f=$((f+1));fi;'
-    b"done'\n"
+    b"done';exit\n"
 )

@@ -232,11 +232,11 @@ class StagedChannel:
             except TransferFailed as err:  # it never began, or we were told wrong
                 logger.debug("%s: no output: %s", command, err)
                 continue
-            out, err = [
+            stdout, stderr = [
                 await self._output(name, token, size, limit, command) for name, size in sizes
             ]
             self._stale += [self._own(name, token) for name in (b"o", b"e", b"i")]
-            return Outcome(status, out, err)
+            return Outcome(status, stdout, stderr)
         raise ChannelReset(f"{command}: was garbled on its way and did not begin")
 
     async def _begin(
@@ -249,7 +249,7 @@ class StagedChannel:
         except TransferFailed as err:
             if known is not None and err.message == "ran":
                 return known
-            raise SpawnFailed(err.errno, err.message) from err
+            raise SpawnFailed(err.errno or errno.EIO, err.message) from err
 
     async def _sizes(self, token: bytes) -> list[tuple[bytes, int]]:
         await self._call(sizes_script(self._foothold.folder, token), token, name=b"z")

@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 MAX_LINE: Final = 1000
 _MAX_KEPT: Final = 64 * 1024
 _READ: Final = 16 * 1024
-_ESCAPES: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*\x07?|[@-Z\\^_])")
+_ESCAPES: Final = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*\x07?|[()][0-9A-Za-z]|[@-Z\\^_])"
+)
 
 
 def clean(line: bytes) -> bytes:

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow]
 LINE = "serial.1"
 ANSWER_S = 60
 AGENT = "setsid sh -c 'while :; do hostctl-agent /dev/ttyS1; done' </dev/null >/dev/null 2>&1 &"
-# chpasswd keeps what passwd files keep; a getty that init would have started.
-GETTY = """echo 'root:let me in' | chpasswd && echo ttyS1 >>/etc/securetty
+# A root with the password "let me in", and a getty as init would have started it.
+HASH = "$1$hostctl$BNI8Hy49p0tqdwVZ.lU8d1"
+GETTY = f"""sed -i 's|^root:x:|root:{HASH}:|' /etc/passwd
 setsid sh -c 'while :; do getty -L 115200 ttyS1 vt100; done' </dev/null >/dev/null 2>&1 &"""
 
 

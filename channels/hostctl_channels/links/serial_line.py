@@ -18,7 +18,8 @@ import tty
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from types import ModuleType
+from typing import Final, Protocol, cast
 
 from ..errors import ChannelClosed, LocalProtocolError
 from ..interface import Buffer
@@ -313,15 +314,15 @@ def _block_on_nothing(fd: int) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, words)
 
 
-def _open_url(url: str, baud: int) -> serial.SerialBase:
+def _open_url(url: str, baud: int) -> SerialPort:
     serial = _pyserial()
     try:
-        return serial.serial_for_url(url, baudrate=baud, timeout=_LISTEN_S)
+        return cast(SerialPort, serial.serial_for_url(url, baudrate=baud, timeout=_LISTEN_S))
     except (OSError, ValueError) as err:
         raise _no_line(url, err) from err
 
 
-def _pyserial():  # type: ignore[no-untyped-def]  # a module has no type of its own
+def _pyserial() -> ModuleType:
     try:
         import serial
     except ImportError as err:
