@@ -90,7 +90,7 @@ async def _line(machine: Machine) -> AsyncIterator[socket.socket]:
     """Yield the raw line, with nobody else at it on either side."""
     await machine.shell(_FREE)
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(str(machine._backend.endpoints()["serial.1"]))
+        line.connect(str(machine._files.socket("serial.1")))
         line.settimeout(120)
         await machine.shell("stty -F /dev/ttyS1 raw -echo", check=True)
         yield line
@@ -139,7 +139,7 @@ async def _ours(
     await machine.shell(start)
     locks = machine._files.runtime / "lines"
     locks.mkdir(exist_ok=True)
-    target = machine._backend.endpoints()["serial.1"]
+    target = machine._files.socket("serial.1")
     pulse = machine._files.pulse()
     channel: StagedChannel
     if name == "agent":

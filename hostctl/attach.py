@@ -43,6 +43,7 @@ FAST: Final = "agent"
 SLOW: Final = "serial"
 # How long each line may take to answer when it is looked at.
 LOOK_S: Final = {"agent": 4.0, "qga": 6.0, "serial": 6.0, "console": 45.0}
+READY: Final = b"\x9dHR"  # what an agent says first; PROTOCOL 3
 STEP_S: Final = 60.0  # for one script in the guest; a login on an emulated line is slow
 ANSWER_S: Final = 30.0  # for the fresh agent
 
@@ -192,7 +193,7 @@ class _Attaching:
             self._say(plan.steps[-1])
             if plan.channel == SLOW:
                 assert isinstance(channel, ConsoleChannel)
-                await channel.hand_over(b"sh %s $(tty)" % plan.path.encode())
+                await channel.hand_over(b"sh %s $(tty)" % plan.path.encode(), READY)
             else:
                 await _run(channel, "install" if plan.is_service else "start", plan.path)
         finally:

@@ -97,14 +97,18 @@ class ConsoleChannel(StagedChannel):
         super().__init__(foothold)
         self._login = foothold
 
-    async def hand_over(self, line: bytes) -> None:
+    async def hand_over(self, line: bytes, sign: bytes) -> None:
         """Replace our shell by a command that has the line from now on, and hang up.
 
-        `line` is shell text, in which `$(tty)` is the line's name in the guest.
+        `line` is shell text, in which `$(tty)` is the line's name in the guest; `sign` is what the
+        command says first.
+
+        Raises:
+            ChannelTimeout: it did not say so.
         """
         await self.connect(_SHORT_S)
         await self._tidy()
-        await self._login.hand_over(line)
+        await self._login.hand_over(line, sign)
 
 
 class LoginFoothold:
@@ -198,11 +202,15 @@ class LoginFoothold:
         """See Foothold."""
         await self._say(b"true")
 
-    async def hand_over(self, line: bytes) -> None:
-        """See ConsoleChannel."""
+    async def hand_over(self, line: bytes, sign: bytes) -> None:
+        """See ConsoleChannel. To hang up before the line is read would cut it off."""
         assert self._talk is not None  # it is open
-        await self._talk.send(b"exec %s\n" % line)
-        self._hang_up(clean=True)
+        try:
+            async with Deadline(self._pulse, _SHORT_S, "the command that has the line now"):
+                await self._talk.send(b"exec %s\n" % line)
+                await self._talk.hear(sign)
+        finally:
+            self._hang_up(clean=True)
 
     async def store(self, path: bytes, data: bytes) -> None:
         """See Foothold."""

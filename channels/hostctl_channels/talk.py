@@ -108,6 +108,12 @@ class Talk:
             self._queue = self._lines.feed(await self._receive())
         return self._queue.pop(0)
 
+    async def hear(self, sign: bytes) -> None:
+        """Wait for bytes that are no line, as long as the caller allows; drop what precedes."""
+        heard = b""
+        while sign not in heard:
+            heard = heard[-len(sign) :] + await self._receive()
+
     async def answers(self, form: bytes, timeout_s: float) -> bool:
         """Send `form` with a fresh mark in it; tell whether a line with the mark comes back."""
         mark = b"hc" + os.urandom(6).hex().encode()

@@ -17,10 +17,10 @@ from hostctl_channels.console import LoginFoothold, open_console
 from hostctl_channels.errors import ChannelTimeout, HostctlError, LoginFailed
 from hostctl_channels.interface import Buffer, Command
 from hostctl_channels.login import Login
-from hostctl_channels.ports import WORK, PortPool
+from hostctl_channels.ports import SERIAL, PortPool
 from hostctl_channels.staged import StagedChannel
 from tests.serial_twin import PASSWORD, USER, GettyOnTty
-from tests.twin import NEEDS, SHELLS, StillPulse
+from tests.twin import NEEDS, SHELLS, Dial, StillPulse
 
 pytestmark = pytest.mark.timeout(120)
 _SHELLS = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
@@ -214,7 +214,7 @@ async def test_a_flood_costs_bounded_time_and_memory(junk: bytes, tmp_path: Path
     async def dial(_: Path) -> Flood:
         return Flood(junk)
 
-    pool = PortPool({WORK[0]: tmp_path}, tmp_path, opener=dial)
+    pool = PortPool({SERIAL: Dial(dial, tmp_path)}, tmp_path)
     foothold = LoginFoothold(pool, Login("root", "x"), StillPulse())
     channel = StagedChannel(foothold)
     tracemalloc.start()

@@ -25,6 +25,7 @@ from hostctl_channels.errors import (
     TransferFailed,
 )
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Command, PutOptions
+from hostctl_channels.links.stream import UnixEndpoint
 from hostctl_channels.ports import GUEST_AGENT, PortPool
 from hostctl_channels.qga import QgaChannel, SocketExchange, exchange, process
 from hostctl_channels.qga.agent import MAX_CAPTURE, Agent
@@ -490,7 +491,9 @@ async def test_a_line_of_noise_costs_bounded_time_and_memory(
     path = tmp_path / "s"
     async with await asyncio.start_unix_server(serve, path):
         pulse = StillPulse()
-        channel = QgaChannel(SocketExchange(PortPool({GUEST_AGENT: path}, tmp_path), pulse), pulse)
+        channel = QgaChannel(
+            SocketExchange(PortPool({GUEST_AGENT: UnixEndpoint(path)}, tmp_path), pulse), pulse
+        )
         tracemalloc.start()
         begin = time.monotonic()
         with pytest.raises(error):

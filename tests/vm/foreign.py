@@ -1,4 +1,4 @@
-"""A QEMU that hostctl did not start, with nothing of ours in it: a guest agent, a monitor, a tty."""
+"""A QEMU that hostctl did not start, with nothing of ours: a guest agent and a monitor."""
 
 import asyncio
 import shutil

@@ -26,9 +26,6 @@ from ..interface import Buffer
 from .interface import Link
 from .stream import open_unix
 
-if TYPE_CHECKING:
-    import serial
-
 __all__ = [
     "BAUD",
     "DescriptorLine",
