@@ -43,6 +43,11 @@ class SocketLink:
         with self._use():
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
+    def detach(self) -> socket.socket:
+        """Return the socket, for another link to own; this one is of no more use."""
+        self._is_closed = True
+        return self._socket
+
     def close(self) -> None:
         """See Link."""
         with contextlib.suppress(OSError):
