@@ -41,6 +41,7 @@ PARTS: Mapping[str, Part] = {
     "fish": _program("fish", "fish"),
     "shellcheck": _program("shellcheck", "shellcheck"),
     "shfmt": _program("shfmt", "shfmt"),
+    "agetty": Part(lambda: os.path.exists("/sbin/agetty"), "apt-get install util-linux"),
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
     "apt-get": _program("apt-get", "apt"),
 }
