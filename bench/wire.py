@@ -22,7 +22,8 @@ from hostctl_channels.wire import (
     encode_stdin,
     messages,
 )
-from hostctl_channels.wire.schema import HEADER, HELLO, VERSION
+from hostctl_channels.wire.limits import VERSION
+from hostctl_channels.wire.schema import HEADER, HELLO
 
 from .samples import MB, Samples
 

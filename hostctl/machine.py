@@ -20,13 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .backends.interface import (
-    Backend,
-    MachineSpec,
-    Progress,
-    Snapshot,
-    check_tag,
-)
+from .backends.interface import Backend, MachineSpec, Progress, check_tag
 from .connect import CHANNEL_NAME, open_channel
 from .errors import (
     BackendError,
@@ -44,6 +38,7 @@ from .state import FilePulse, Home, MachineFiles, locked
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
 
+    from .backends.report import Snapshot
     from .report import MachineReport
 
 __all__ = ["Machine", "MachineReport"]
@@ -72,6 +67,7 @@ class Machine(Guest):
         self.spec = spec
         self._home = home
         self._files = files
+        self._pulse: FilePulse = files.pulse()
         self._backend = backend
         self._channel: Channel | None = None
 
@@ -297,10 +293,6 @@ class Machine(Guest):
             await self._channel.close()
 
     # How
-
-    @property
-    def _pulse(self) -> FilePulse:
-        return self._files.pulse()
 
     @contextlib.asynccontextmanager
     async def _locked(self, doing: str, timeout_s: float | None = None) -> AsyncIterator[None]:

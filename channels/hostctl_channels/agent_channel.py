@@ -7,11 +7,17 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import BinaryIO, Final
 
-from .deadline import Deadline
-from .errors import HostctlError, OutputTooLarge, Refused, RequestFailed, SpawnFailed
+from .errors import (
+    HostctlError,
+    OutputTooLarge,
+    PortsBusy,
+    Refused,
+    RequestFailed,
+    SpawnFailed,
+)
 from .interface import (
     MAX_OUTPUT,
     STDOUT,
@@ -25,8 +31,9 @@ from .interface import (
     Result,
 )
 from .port import Port
-from .ports import CONTROL, STREAM, WORK, Lease, PortPool, number, suffix
+from .ports import CONTROL, STREAM, WORK, PortPool, number, suffix
 from .process import AgentProcess
+from .streams import StreamSupply
 from .transfer import download, shown, upload
 from .wire import Failure, Request, messages
 
@@ -43,6 +50,7 @@ _LINGER_S: Final = (
     1.0  # an idle port stays ours that long, so that a loop of requests connects once
 )
 _EBUSY: Final = 16
+_BUSY_S: Final = 10.0  # for a pair of stream ports that nobody in the guest holds
 _PLAIN: Final = PutOptions()
 _FEATURES: Final = {
     "signal": Capability.SIGNAL,
@@ -65,9 +73,9 @@ class AgentChannel:
         self._ports = ports
         self._pulse = pulse
         self._idle: dict[str, Port] = {}
-        self._idle_streams: dict[str, Lease] = {}
-        self._refused_streams: set[str] = set()
+        self._streams = StreamSupply(ports)
         self._linger: asyncio.TimerHandle | None = None
+        self._used = 0.0  # when a port was idle last, by the loop's clock
         self._features: frozenset[str] = frozenset()
 
     @property
@@ -97,7 +105,7 @@ class AgentChannel:
 
     async def ping(self) -> float:
         """See Channel."""
-        async with self._port() as port, Deadline(self._pulse, _SHORT_S, "ping"):
+        async with self._port() as port, port.deadline(_SHORT_S, "ping"):
             begin = time.perf_counter()
             await self._ask(port, messages.ping())
             return time.perf_counter() - begin
@@ -117,7 +125,7 @@ class AgentChannel:
     async def _short(
         self, request: Request, what: str, need: Capability | None = None, body: Buffer = b""
     ) -> None:
-        async with self._port() as port, Deadline(self._pulse, _SHORT_S, what):
+        async with self._port() as port, port.deadline(_SHORT_S, what):
             self._need(need)
             await self._ask(port, request, body)
 
@@ -162,61 +170,57 @@ class AgentChannel:
     @asynccontextmanager
     async def spawn(self, command: Command, *, stdin: bool = False) -> AsyncIterator[AgentProcess]:
         """See Channel."""
-        async with self._port() as port, AsyncExitStack() as stack:
+        async with self._port() as port:
             self._need(Capability.USER if command.user else None)
-            process = await self._begin(port, stack, command, stdin)
+            process = await self._begin(port, command, stdin)
             try:
                 yield process
             finally:
-                if not await process.finish():
-                    port.release(clean=False)
+                await _end(process, port)
 
-    async def _begin(
-        self, port: Port, stack: AsyncExitStack, command: Command, stdin: bool
-    ) -> AgentProcess:
+    async def _begin(self, port: Port, command: Command, stdin: bool) -> AgentProcess:
         """Start the command.
 
-        A stream port that somebody in the guest still holds is passed over.
+        A pair of stream ports that somebody in the guest still holds is passed over.
         """
-        for attempt in range(len(STREAM)):
-            streams = await stack.enter_async_context(self._streams())
-            process = await self._request(port, streams, command, stdin)
-            try:
-                async with Deadline(self._pulse, _STALL_S, str(command)):
-                    await process.accepted()
-            except BaseException as err:
-                if not await process.finish():
-                    port.release(clean=False)
-                if (
-                    not isinstance(err, SpawnFailed)
-                    or err.errno != _EBUSY
-                    or attempt == len(STREAM) - 1
-                ):
-                    raise
-                logger.debug("%s: %s", command, err)
-                self._refused_streams |= {lease.name for lease in streams}
-            else:
+        give_up = time.monotonic() + _BUSY_S
+        while True:
+            await self._streams.furnish(port, _PORT_S, self._hang_up)
+            process = await self._request(port, command, stdin)
+            if process.is_accepted:
                 return process
-        raise AssertionError("unreachable")
+            try:
+                async with port.deadline(_STALL_S, command):
+                    await process.accepted()
+                return process
+            except BaseException as err:
+                await _end(process, port)
+                if not _is_busy(err):
+                    raise
+                if time.monotonic() > give_up:
+                    raise PortsBusy(
+                        f"{command}: all stream ports are held in the guest",
+                        hint="background commands may hold them: redirect their output",
+                    ) from err
+                logger.debug("%s: %s", command, err)
+                self._streams.refuse(port)
 
-    async def _request(
-        self, port: Port, streams: list[Lease], command: Command, stdin: bool
-    ) -> AgentProcess:
-        names = (number(streams[0].name), number(streams[1].name)) if streams else None
+    async def _request(self, port: Port, command: Command, stdin: bool) -> AgentProcess:
+        if command.cwd or command.user or command.timeout_s:
+            port.holds_streams = False  # what the guest may refuse, it refuses before a first nonce
         request = messages.execute(
             command.argv,
             tuple(command.env.items()),
-            streams=names,
+            streams=_stream_words(port),
             stdin=stdin,
             timeout_s=command.timeout_s,
             cwd=command.cwd,
             user=command.user,
             usage=command.usage,
         )
-        async with Deadline(self._pulse, _STALL_S, str(command)):
+        async with port.deadline(_STALL_S, command):
             await port.ask(request)
-        links = (streams[0].link, streams[1].link) if streams else None
-        process = AgentProcess(port, links, command, self._pulse, self._strike)
+        process = AgentProcess(port, command, self._pulse, self._strike)
         process.start(stdin=stdin)
         return process
 
@@ -224,7 +228,7 @@ class AgentChannel:
         """Signal what runs on a port, by the control port."""
         self._need(Capability.SIGNAL)
         try:
-            async with self._port(names=CONTROL) as port, Deadline(self._pulse, _SHORT_S, "signal"):
+            async with self._port(names=CONTROL) as port, port.deadline(_SHORT_S, "signal"):
                 await self._ask(port, messages.signal(suffix(name), signal))
         except RequestFailed:
             return False
@@ -236,7 +240,7 @@ class AgentChannel:
         with contextlib.suppress(HostctlError):
             async with (
                 self._port(_SHORT_S / 4, names=CONTROL) as port,
-                Deadline(self._pulse, _SHORT_S, "restart"),
+                port.deadline(_SHORT_S, "restart"),
             ):
                 await self._ask(port, messages.restart(suffix(name)))
 
@@ -253,7 +257,7 @@ class AgentChannel:
         """See Channel."""
         async with (
             self._port() as port,
-            Deadline(self._pulse, _STALL_S, f"put {shown(path)}") as deadline,
+            port.deadline(_STALL_S, f"put {shown(path)}") as deadline,
         ):
             self._need(Capability.SHA256 if options.verify else None)
             self._need(Capability.MTIME if options.mtime_s is not None else None)
@@ -273,7 +277,7 @@ class AgentChannel:
         """See Channel."""
         async with (
             self._port() as port,
-            Deadline(self._pulse, _STALL_S, f"get {shown(path)}") as deadline,
+            port.deadline(_STALL_S, f"get {shown(path)}") as deadline,
         ):
             self._need(Capability.SHA256 if verify else None)
             return await download(
@@ -301,11 +305,11 @@ class AgentChannel:
         try:
             yield port
         finally:
-            if port.is_fresh and port.lease.is_held:
+            if port.is_idle and not self._streams.is_wanted:
                 self._idle[port.lease.name] = port
                 self._stay()
             else:
-                port.release(clean=False)
+                port.release(clean=port.is_idle)
 
     async def _take(self, names: Collection[str], timeout_s: float) -> Port:
         for name in [name for name in names if name in self._idle]:
@@ -322,38 +326,46 @@ class AgentChannel:
         self._features = greeting.features
         return port
 
-    @asynccontextmanager
-    async def _streams(self) -> AsyncIterator[list[Lease]]:
-        """Hold two stream ports, or none if the machine has none."""
-        taken: list[Lease] = []
-        try:
-            for _ in range(2 if self._ports.has(STREAM) else 0):
-                taken.append(await self._take_stream([lease.name for lease in taken]))
-            yield taken
-        finally:
-            for lease in taken:
-                self._idle_streams[lease.name] = lease
-            self._stay()
-
-    async def _take_stream(self, taken: Collection[str]) -> Lease:
-        for name in self._idle_streams.keys() - self._refused_streams:
-            return self._idle_streams.pop(name)
-        return await self._ports.lease(STREAM, _PORT_S, unless={*self._refused_streams, *taken})
-
     def _stay(self) -> None:
-        if self._linger:
-            self._linger.cancel()
-        self._linger = asyncio.get_running_loop().call_later(_LINGER_S, self._hang_up)
+        loop = asyncio.get_running_loop()
+        self._used = loop.time()
+        if not self._linger:
+            self._linger = loop.call_later(_LINGER_S, self._tire)
+
+    def _tire(self) -> None:
+        """Hang up when nothing was asked for a while: one timer, however many requests."""
+        loop, end = asyncio.get_running_loop(), self._used + _LINGER_S
+        if loop.time() < end:
+            self._linger = loop.call_at(end, self._tire)
+        else:
+            self._hang_up()
 
     def _hang_up(self) -> None:
         while self._idle:
             self._idle.popitem()[1].release(clean=True)
-        self._refused_streams.clear()
-        while self._idle_streams:
-            self._idle_streams.popitem()[1].release(clean=True)
+        self._streams.forgive()
         if self._linger:
             self._linger.cancel()
             self._linger = None
+
+
+async def _end(process: AgentProcess, port: Port) -> None:
+    """End a command; keep its port only if it is in order."""
+    if not await process.finish():
+        port.release(clean=False)
+
+
+def _stream_words(port: Port) -> tuple[str, str] | None:
+    if not port.streams:
+        return None
+    if port.holds_streams:
+        return messages.HELD
+    out, err = port.streams
+    return number(out.name), number(err.name)
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, SpawnFailed) and error.errno == _EBUSY
 
 
 async def _feed(process: AgentProcess, data: Buffer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 from typing import Self
 
@@ -11,31 +12,36 @@ from .interface import Pulse
 
 __all__ = ["Deadline"]
 
-_LOOK_S = 0.2  # how often the pulse is asked: two stat calls
+_LOOK_S = 0.2  # how often the pulse and the limit are looked at: two stat calls
 
 
 class Deadline:
     """An async context.
 
-    `limit_s` counts only while the machine runs; None waits for ever, for the pulse's sake.
+    `limit_s` counts only while the machine runs; None waits for ever, for the pulse's sake. `epoch`
+    is that of the connection it watches, where there is one; else the present one. `what` is made
+    text only when the wait has failed.
 
     Raises on leaving:
         ChannelTimeout: the limit passed.
         ChannelReset: the epoch changed.
     """
 
-    def __init__(self, pulse: Pulse, limit_s: float | None, what: str) -> None:
+    def __init__(
+        self, pulse: Pulse, limit_s: float | None, what: object, *, epoch: int | None = None
+    ) -> None:
         self._pulse = pulse
         self._limit_s = limit_s
         self._what = what
-        self._epoch = pulse.epoch()
+        self._epoch = pulse.epoch() if epoch is None else epoch
         self._cut = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._timeout = asyncio.timeout(self._limit_s)
+        self._timeout = asyncio.timeout(None)  # set off by _look: one timer a wait, not two
         await self._timeout.__aenter__()
-        self._handle = self._loop.call_later(_LOOK_S, self._look)
+        self.extend()
+        self._look_later()
         return self
 
     async def __aexit__(
@@ -52,19 +58,19 @@ class Deadline:
 
     def extend(self) -> None:
         """Start the limit anew: something moved."""
-        if self._limit_s is not None and not self._cut:
-            self._timeout.reschedule(self._loop.time() + self._limit_s)
+        self._end = math.inf if self._limit_s is None else self._loop.time() + self._limit_s
 
     def _look(self) -> None:
-        if self._timeout.expired():
-            return
-        if self._pulse.epoch() != self._epoch:
-            self._cut = True
-            self._timeout.reschedule(self._loop.time())
-            return
+        self._cut = self._pulse.epoch() != self._epoch
         if self._pulse.suspended():
             self.extend()
-        self._handle = self._loop.call_later(_LOOK_S, self._look)
+        if self._cut or self._loop.time() >= self._end:
+            self._timeout.reschedule(self._loop.time())
+        else:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._handle = self._loop.call_at(min(self._loop.time() + _LOOK_S, self._end), self._look)
 
     def _verdict(self) -> ChannelReset | ChannelTimeout:
         if self._cut:

@@ -44,6 +44,8 @@ class Port:
         self.epoch = pulse.epoch()
         self.session = Session()
         self.nonce = b""
+        self.streams: list[Lease] = []  # where its commands' output comes
+        self.holds_streams = False  # the worker has left them open since its last command
         self._pulse = pulse
         self._buffer = bytearray(BUFFER)
 
@@ -88,6 +90,10 @@ class Port:
             except (ChannelReset, RemoteProtocolError, ChannelClosed):
                 return None
         return None
+
+    def deadline(self, limit_s: float | None, what: object) -> Deadline:
+        """Return the end of a wait here, cut too if the timeline was cut since we connected."""
+        return Deadline(self._pulse, limit_s, what, epoch=self.epoch)
 
     async def ask(self, request: Request) -> None:
         """Send a request; its body, if any, is the caller's to send."""
@@ -138,15 +144,27 @@ class Port:
         return last
 
     @property
+    def is_idle(self) -> bool:
+        """True while it is ours and nothing is under way."""
+        return self.session.phase is Phase.IDLE and self.lease.is_held
+
+    @property
     def is_fresh(self) -> bool:
         """True while the guest's timeline has not been cut since we connected, and nothing is under
         way.
         """
-        return self.session.phase is Phase.IDLE and self.epoch == self._pulse.epoch()
+        return self.is_idle and self.epoch == self._pulse.epoch()
 
     def release(self, *, clean: bool) -> None:
-        """Give the port back; unclean means its worker may be stuck."""
+        """Give the port back, with its streams; unclean means its worker may be stuck."""
         self.lease.release(clean=clean)
+        self.release_streams()
+
+    def release_streams(self) -> None:
+        """Give the streams back; the worker lets go of them when it is greeted or asked anew."""
+        self.holds_streams = False
+        while self.streams:
+            self.streams.pop().release(clean=True)
 
 
 def _supported(answer: Hello) -> Hello:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from .deadline import Deadline
 from .errors import (
     ChannelError,
     ChannelReset,
@@ -21,7 +20,7 @@ from .errors import (
 )
 from .interface import STDERR, STDOUT, Buffer, Command, ExitStatus, Pulse
 from .links.interface import Link
-from .port import BUFFER, Port
+from .port import Port
 from .wire import Begin, Data, Exit, Failure, Started, StreamDecoder, encode_end, encode_stdin
 
 __all__ = ["AgentProcess", "Strike"]
@@ -37,6 +36,8 @@ False if nothing does. Signal "0" asks whether its worker lives.
 
 # Pieces of output kept while nobody reads: backpressure reaches the guest after that.
 _QUEUE: Final = 16
+# Two of the guest's pieces; small enough for the allocator to have it at hand, command by command.
+_BUFFER: Final = 64 * 1024
 # How often a long command's worker is asked for a sign of life, and how many answers may fail to
 # come, while the machine runs, before the agent counts as dead.
 _BEAT_S: Final = 5.0
@@ -53,13 +54,12 @@ class AgentProcess:
     def __init__(
         self,
         port: Port,
-        streams: tuple[Link, Link] | None,
         command: Command,
         pulse: Pulse,
         strike: Strike,
     ) -> None:
         self._port = port
-        self._streams = streams
+        self._were_held = port.holds_streams
         self._command = command
         self._pulse = pulse
         self._strike = strike
@@ -94,32 +94,38 @@ class AgentProcess:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 
+    @property
+    def is_accepted(self) -> bool:
+        """True when there is nothing to wait for: no streams to open, or they are open."""
+        return self._were_held or not self._port.streams
+
     async def accepted(self) -> None:
         """Wait until the agent has opened both streams, which it does before it forks.
 
         Raises SpawnFailed.
         """
-        if self._streams:
-            await self._accepted.wait()
-            self._check()
+        await self._accepted.wait()
+        self._check()
 
     async def finish(self) -> bool:
         """End the command if it runs, release the worker; tell whether its port is in order."""
-        clean = False
+        clean = self._over and self._exit is not None and not self._input_begun
+        if not clean:
+            clean = await self._end()
+        if self._beat_begins:
+            self._beat_begins.cancel()
+        await _cancel([*self._tasks, self._frame] if self._frame else self._tasks)
+        return clean
+
+    async def _end(self) -> bool:
         try:
             async with asyncio.timeout(2 * _END_S):
                 if not self._is_ended:
                     await self._kill()
-                clean = await self._settle()
+                return await self._settle()
         except (HostctlError, TimeoutError) as err:
             logger.debug("%s: could not be ended: %s", self._command, err)
-        if self._beat_begins:
-            self._beat_begins.cancel()
-        tasks = [*self._tasks, self._frame] if self._frame else self._tasks
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return clean
+            return False
 
     async def _settle(self) -> bool:
         """Drain what is left; true if the command's end was seen and its worker is idle again."""
@@ -149,21 +155,26 @@ class AgentProcess:
     async def _follow(self) -> None:
         """Listen to the worker and both streams until all have ended; an error ends them all."""
         create = asyncio.get_running_loop().create_task
-        pairs = zip((STDOUT, STDERR), self._streams or (), strict=False)
-        pumps = [create(self._pump(number, link)) for number, link in pairs]
-        pumps.append(create(self._listen()))
+        pairs = zip((STDOUT, STDERR), self._port.streams, strict=False)
+        pumps = [create(self._pump(number, lease.link)) for number, lease in pairs]
+        for each in pumps:
+            each.add_done_callback(self._pumped)
         try:
-            async with Deadline(self._pulse, None, str(self._command)):
-                await asyncio.gather(*pumps)
+            async with self._port.deadline(None, self._command):
+                await self._listen()
+                for pump in pumps:
+                    await pump
         except HostctlError as err:
             self._fail(err)
         finally:
-            for pump in pumps:
-                pump.cancel()
             self._over = True
             for event in (self._arrived, self._accepted, self._started):
                 event.set()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            await _cancel(pumps)
+
+    def _pumped(self, pump: asyncio.Task[None]) -> None:
+        if not pump.cancelled() and isinstance(error := pump.exception(), HostctlError):
+            self._fail(error)
 
     def _fail(self, error: HostctlError) -> None:
         """End everything by an error."""
@@ -174,7 +185,8 @@ class AgentProcess:
             self._tasks[0].cancel()
 
     async def _pump(self, number: int, link: Link) -> None:
-        decoder, buffer = StreamDecoder(self._port.nonce), bytearray(BUFFER)
+        decoder = StreamDecoder(self._port.nonce, begun=self._were_held)
+        buffer = bytearray(_BUFFER)
         while not decoder.ended:
             size = await link.receive_into(buffer)
             if not size:
@@ -202,6 +214,7 @@ class AgentProcess:
                     await self._keep(stream, view)
                 case Exit():
                     self._exit = _status(event)
+                    self._port.holds_streams = event.holds_streams
                     self._started.set()
                 case Failure(errno, text):
                     raise SpawnFailed(errno, f"{self._command}: {text}")
@@ -334,6 +347,15 @@ async def _first(own: Coroutine[Any, Any, T], *others: asyncio.Future[Any]) -> T
         return task.result() if task.done() else None
     finally:
         task.cancel()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel those still at work, and wait for them."""
+    tasks = [task for task in tasks if not task.done()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _status(event: Exit) -> ExitStatus:

@@ -1,12 +1,13 @@
 #!/bin/sh
 # hostctl guest agent: docs/PROTOCOL.md; agent.md explains it. Needs sh, dd, printf; probes the rest.
-# agent.sh [- | DEVICE]: serve all org.hostctl.N virtio ports, or standard input and output, or one tty.
+# agent.sh [- | DEVICE]: serve all org.hostctl.N virtio ports, or stdin and stdout, or one tty.
 # A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
 # shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163,SC2229
 set -fu
 LC_ALL=C
 CDPATH=
 R=
+H=org.hostctl
 N='
 '
 
@@ -41,7 +42,7 @@ fail() { # WHAT: an error from what a tool said in $log
 	oops $e "$1: ${t:-failed}"
 }
 
-has() { case " $features " in *" $1 "*) ;; *) return 1 ;; esac }
+has() { case " $feats " in *" $1 "*) ;; *) return 1 ;; esac }
 need() { has "$1" || { oops 95 "this guest has no $1" && return 1; }; }
 
 take() { # LENGTH [DD…]: bytes of the port, all in memory before they go on
@@ -54,12 +55,11 @@ pour() { # LENGTH [DD…]: any length, in blocks
 	if has fullblock; then dd bs=256k count="$s" iflag=fullblock,count_bytes "$@"; else dd bs=1 count="$s" "$@"; fi
 }
 
-# Standard input. When nobody reads, dd dies after its whole body.
-feed() {
+feed() { # standard input; when nobody reads, dd dies after its whole body
 	while IFS=' ' read -r $R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
-# The one fork. All shells but mksh tell of a death by signal in the foreground.
+# The one fork. mksh tells of signals in the background only.
 child() {
 	if [ "${KSH_VERSION-}" ]; then
 		set -m
@@ -72,7 +72,7 @@ child() {
 birth() {
 	[ "$in" ] || exec </dev/null
 	exec >&4 2>&5 4>&- 5>&-
-	[ -z "$in$limit" ] || { read -r s t </proc/self/stat && echo "$s" >"$run/$id.job"; }
+	[ -z "$in$limit" ] || { read -r s t </proc/self/stat && echo "$s" >"$my.job"; }
 	[ -z "$cwd" ] || cd "$cwd" || exit 126
 	while [ $_e -gt 0 ]; do
 		export "$1"
@@ -84,8 +84,8 @@ birth() {
 }
 
 clock() { # → $u $v: CPU milliseconds of dead children
-	times >"$run/$id.t"
-	{ read -r s && read -r u v; } <"$run/$id.t"
+	times >"$my.t"
+	{ read -r s && read -r u v; } <"$my.t"
 	msec "$u" && u=$b && msec "$v" && v=$b
 }
 msec() { # 1m2.34s → $b
@@ -98,12 +98,11 @@ u32() { # NUMBER → $b: printf escapes of four bytes
 	for s in 24 16 8 0; do b="$b\\$(($1 >> s + 6 & 3))$(($1 >> s + 3 & 7))$(($1 >> s & 7))"; done
 }
 
-# TERM after $limit seconds, KILL two later
-watch() {
-	: & # so that $! is ours
+watch() { # TERM after $limit seconds, KILL two later
+	: &
 	trap 'kill $!; exit' TERM
 	nap "$limit"
-	echo late >"$run/$id.late"
+	echo late >"$my.late"
 	slay TERM "$self"
 	nap 2
 	slay KILL "$self"
@@ -124,28 +123,31 @@ perform() {
 	[ $rc -le 128 ] || died $((rc - 128))
 	if [ "$limit" ]; then
 		kill "$dog" && wait "$dog"
-		[ ! -s "$run/$id.late" ] || { flags=1 && : >"$run/$id.late"; }
+		[ ! -s "$my.late" ] || { flags=1 && : >"$my.late"; }
 		: >"$log"
-		: >"$run/$id.job"
+		: >"$my.job"
 	fi
 	if [ "$usage" ]; then
 		clock && flags=$((flags + 2))
 		u32 $((u - u0)) && u=$b && u32 $((v - v0)) && b=$u$b
 	fi
 	if [ "$out" = - ]; then
-		spooled 1 "$run/$id.o"
-		spooled 2 "$run/$id.e"
+		spooled 1 "$my.o"
+		spooled 2 "$my.e"
 	else
+		# One birth since the last command, its own: nobody else holds the streams
+		[ "$in" ] || { read -r s s s s s <$load && [ $((last + 1)) = "$s" ] && held=1 flags=$((flags + 4)); }
+		last=$s
 		printf %s "$n" >&4
 		printf %s "$n" >&5
 	fi
 	frame X 0 15 "\\$((rc >> 6))$((rc >> 3 & 7))$((rc & 7))\\0$((sig >> 3 & 7))$((sig & 7))\\00$flags$b\\0\\0\\0\\0"
 }
 
-# 128+n is a signal if the shell said so in $log or if we sent it, else the command's own status
+# 128+n is a signal if $log says so or if we sent it, else the command's own status
 died() {
-	if [ -s "$run/$id.sig" ]; then
-		read -r s <"$run/$id.sig"
+	if [ -s "$my.sig" ]; then
+		read -r s <"$my.sig"
 		[ "$s" != "$(kill -l "$1")" ] || sig=$1
 	fi
 	[ ! -s "$log" ] || { sig=$1 && : >"$log"; }
@@ -159,18 +161,19 @@ spooled() { # STREAM FILE
 	printf %s "$n"
 }
 
-conduct() {
-	opened=1
-	[ "$out" = - ] || { printf %s "$n" >&4 && printf %s "$n" >&5; }
-	if [ "$in" ]; then
-		frame S 0 0
-		feed | perform "$@"
-		: >"$run/$id.job"
-	else perform "$@"; fi
+# Streams: fd 4 and 5. `exec` alone would end a shell whose port is busy
+drop() { held= && exec 4>&- 5>&-; }
+streams() {
+	case $out in
+	=) [ "$held" ] && held= && return ;;
+	-) command exec 4>"$my.o" 5>"$my.e" ;;
+	*) drop && command exec 4<>"$ports/$H.out.$out" 5<>"$ports/$H.out.$err" &&
+		printf %s "$n" >&4 && printf %s "$n" >&5 ;;
+	esac
 }
 
 execute() { # OUT ERR OPTIONS [LIMIT] [CWD] [USER] [COUNT NAME=VALUE…] ARGV…
-	out=$1 err=$2 s=$3 o=$3 in= usage= limit= cwd= _u= _e=0 opened=
+	out=$1 err=$2 s=$3 o=$3 in= usage= limit= cwd= _u= _e=0
 	shift 3
 	while [ "$s" != - ]; do
 		case $s in
@@ -186,11 +189,16 @@ execute() { # OUT ERR OPTIONS [LIMIT] [CWD] [USER] [COUNT NAME=VALUE…] ARGV…
 	[ -z "$cwd" ] || [ -d "$cwd" ] || { oops 2 "$cwd: no such folder to run in" && return; }
 	[ -z "$limit" ] || need signal || return
 	[ -z "$_u" ] || { need su && { id -u "$_u" >/dev/null 2>&1 || { oops 2 "no user $_u" && false; }; }; } || return
-	[ ! -s "$run/$id.sig" ] || : >"$run/$id.sig"
-	if [ "$out" = - ]; then conduct "$@" 4>"$run/$id.o" 5>"$run/$id.e"; else
-		conduct "$@" 4<>"$ports/org.hostctl.out.$out" 5<>"$ports/org.hostctl.out.$err"
-	fi
-	[ "$opened" ] || { : >"$log" && oops 16 "stream port $out or $err is busy"; }
+	[ ! -s "$my.sig" ] || : >"$my.sig"
+	if ! streams; then
+		: >"$log"
+		oops 16 "stream port $out or $err is busy"
+	elif [ "$in" ]; then
+		frame S 0 0
+		feed | perform "$@"
+		: >"$my.job"
+	else perform "$@"; fi
+	[ "$held" ] || drop
 }
 
 # Every process as pid:parent:session:start → $all
@@ -202,11 +210,10 @@ survey() {
 }
 row() { all="$all $1:$3:$5:${21}"; }
 
-# slay SIGNAL WORKER: the command, its descendants, the orphans of the session no older than it; never what an
-# earlier command left behind. KILL goes on until none is left.
+# slay SIGNAL WORKER: the command, its descendants, orphans of the session no older than it. KILL until none is left.
 slay() {
 	job= since= pass=0
-	[ ! -s "$run/$id.job" ] || read -r job <"$run/$id.job"
+	[ ! -s "$my.job" ] || read -r job <"$my.job"
 	survey
 	hit=" $job "
 	[ "$job" ] || for s in $all; do case $s in *:"$2":*:*) hit="$hit${s%%:*} " ;; esac done
@@ -242,14 +249,14 @@ strike() { # ID SIGNAL, or 0: does its worker live?
 	need signal && worker "$1" || return
 	[ "$2" = 0 ] || {
 		echo "$2" >"$run/$1.sig"
-		(id=$1 && slay "$2" "$boss") || { oops 3 "nothing runs on port $1" && return; }
+		(my=$run/$1 && slay "$2" "$boss") || { oops 3 "nothing runs on port $1" && return; }
 	}
 	done_
 }
 
 restart() { # ID: end its worker with all it runs
 	need signal && worker "$1" || return
-	(: >"$run/$1.job" && id=$1 && slay KILL "$boss")
+	(my=$run/$1 && : >"$my.job" && slay KILL "$boss")
 	kill -s KILL "$boss"
 	done_
 }
@@ -287,11 +294,6 @@ remainder() { # → $left: what dd did not take of a body
 
 get() { # PATH STAT VERIFY
 	[ ! -d "$1" ] || { oops 21 "$1: is a directory" && return; }
-	[ -r "$1" ] || {
-		dd if="$1" count=0 2>"$log"
-		fail "$1"
-		return
-	}
 	facts=
 	[ -z "$2" ] || facts=$(stat -L -c 'mode=%a mtime=%Y' "$1")
 	frame B 0 0
@@ -307,10 +309,11 @@ get() { # PATH STAT VERIFY
 serve() {
 	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+-n9999}; } # bash reads ahead
 	n=0000000000000000
+	drop
 	frame R 0 0
 	while IFS=' ' read -r $R k n l t; do
 		case $k$n:$l in
-		N????????????????:0) printf '\235HP\0%s\0\0\0\0' "$n" && continue ;;
+		N????:) printf '\235HP\000000000000000%s\0\0\0\0' "$n" && continue ;;
 		[A-Z]????????????????:*[0-9]) ;;
 		*) continue ;;
 		esac
@@ -324,7 +327,7 @@ serve() {
 		G) eval "get $t" ;;
 		K) eval "strike $t" ;;
 		R) eval "restart $t" ;;
-		H) frame H 0 $((${#features} + 1)) '\001%s' "$features" ;;
+		H) drop && frame H 0 $((${#feats} + 1)) '\001%s' "$feats" ;;
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
 		F) if take "$l" of=/dev/urandom 2>"$log"; then done_; else fail entropy; fi ;;
 		S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
@@ -336,10 +339,11 @@ serve() {
 }
 
 attend() { # ID DEVICE: serve a port; with no host, the ready frame blocks
-	id=$1 log=$run/$1.log
+	id=$1 my=$run/$1
+	log=$my.log
 	exec 2>>"$log"
-	read -r self s </proc/self/stat && birthday self && echo "$self $b" >"$run/$1.pid"
-	for s in job sig late; do : >"$run/$1.$s"; done
+	read -r self s </proc/self/stat && birthday self && echo "$self $b" >"$my.pid"
+	for s in job sig late; do : >"$my.$s"; done
 	while [ -e "$2" ] && kill -0 $super; do
 		serve <>"$2" >&0 || sleep 1
 		[ ! -c "$2" ] || [ "${2#*tty}" = "$2" ] || sleep 1
@@ -347,10 +351,10 @@ attend() { # ID DEVICE: serve a port; with no host, the ready frame blocks
 }
 
 probe() {
-	features=agent=1
-	! dd iflag=fullblock,count_bytes if=/dev/null of=/dev/null count=0 2>/dev/null || features="$features fullblock"
-	[ ! -r /proc/self/stat ] || features="$features signal"
-	for s in setsid stat su date sha256sum touch chown; do ! command -v $s >/dev/null || features="$features $s"; done
+	feats=agent=1
+	! dd iflag=fullblock,count_bytes if=/dev/null of=/dev/null count=0 2>/dev/null || feats="$feats fullblock"
+	[ ! -r /proc/self/stat ] || feats="$feats signal"
+	for s in setsid stat su date sha256sum touch chown; do ! command -v $s >/dev/null || feats="$feats $s"; done
 	for run in /run /dev/shm "${TMPDIR:-/tmp}"; do
 		run=$run/hostctl.$$
 		! (umask 077 && mkdir "$run") 2>/dev/null || return 0
@@ -359,31 +363,30 @@ probe() {
 	exit 1
 }
 
-links() { # no udev: name the ports
+links() { # no udev here
 	ports=$run
 	for s in /sys/class/virtio-ports/*; do
-		read -r t <"$s/name" && case $t in org.hostctl.*) [ -e "$ports/$t" ] || ln -s "/dev/${s##*/}" "$ports/$t" ;; esac
+		read -r t <"$s/name" && case $t in $H.*) [ -e "$ports/$t" ] || ln -s "/dev/${s##*/}" "$ports/$t" ;; esac
 	done 2>/dev/null
 }
 
-# Guards run in a pipeline: what starts with & ignores SIGINT
-guard() { # ID DEVICE
+guard() { # ID DEVICE, in a pipeline: what starts with & ignores SIGINT
 	while [ -e "$2" ] && kill -0 $super 2>/dev/null; do (start "$@"); done
 }
-start() { # in a session of its own: that is how orphans are found
-	if has setsid && [ -f "$0" ]; then exec setsid ${HOSTCTL_SH:-sh} "$0" "$@" $super "$run" "$ports" "$features"; fi
+start() { # in a session of its own, which tells orphans
+	has setsid && [ -f "$0" ] && exec setsid ${HOSTCTL_SH:-sh} "$0" "$@" $super "$run" "$ports" "$feats"
 	attend "$@"
 }
 
-supervise() { # a guard for each new port; look every two seconds, or on USR1
+supervise() { # new ports get guards
 	trap : USR1
 	read -r s t </proc/self/stat && echo "$s" >"$run/super"
 	while kill -0 $super 2>/dev/null; do
 		ports=${HOSTCTL_PORTS:-/dev/virtio-ports} new=
 		set +f
-		[ -d "$ports" ] || links
-		for s in "$ports"/org.hostctl.*; do
-			t=${s##*/org.hostctl.}
+		[ -e "$ports/$H.0" ] || links
+		for s in "$ports/$H".*; do
+			t=${s##*"$H".}
 			case $t in *[!0-9]*) continue ;; esac
 			case "$known " in *" $t "*) continue ;; esac
 			known="$known $t" new="${new}guard $t $s | "
@@ -396,13 +399,14 @@ supervise() { # a guard for each new port; look every two seconds, or on USR1
 		nap 2
 	done
 	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null
-	rm -rf "$run"
+	rm -rf "$run" || { nap 1 && rm -rf "$run"; }
 }
 
 umask 022
-super=$$
+super=$$ load=/proc/loadavg last=0
+[ -r $load ] || load=/dev/null
 case $# in
-6) super=$3 run=$4 ports=$5 features=$6 && attend "$1" "$2" ;;
+6) super=$3 run=$4 ports=$5 feats=$6 && attend "$1" "$2" ;;
 0)
 	probe
 	known=
@@ -412,7 +416,8 @@ case $# in
 	ports=${HOSTCTL_PORTS:-/dev/virtio-ports}
 	probe
 	if [ "$1" != - ]; then attend 0 "$1"; else
-		id=0 log=$run/0.log self=$$
+		id=0 my=$run/0 self=$$
+		log=$my.log
 		serve 2>>"$log"
 	fi
 	rm -rf "$run"

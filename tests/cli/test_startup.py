@@ -47,6 +47,30 @@ def test_help_loads_nothing_heavy(line: str, tmp_path: Path) -> None:
     assert loaded & HEAVY == set()
 
 
+COMMAND = (
+    "import sys; from hostctl.cli.main import _load; _load('exec:exec_');"
+    " import hostctl.backends.qemu.backend, hostctl_channels.agent_channel;"
+    " print(*sys.modules)"
+)
+SPARED = {
+    "construct",
+    "datetime",
+    "hashlib",
+    "hostctl.backends.report",
+    "qemu",
+    "rich",
+    "shutil",
+    "ssl",
+    "tempfile",
+}
+
+
+def test_a_command_loads_nothing_it_has_no_use_for(tmp_path: Path) -> None:
+    loaded = set(python("-c", COMMAND, cache=tmp_path).stdout.split())
+    assert "hostctl_channels.agent_channel" in loaded
+    assert loaded & SPARED == set()
+
+
 @pytest.mark.slow
 def test_help_is_within_its_budget(tmp_path: Path) -> None:
     python("-c", RUN, "--help", cache=tmp_path)

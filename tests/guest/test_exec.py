@@ -210,7 +210,7 @@ async def test_stdin_to_a_command_that_ends_early_is_dropped(twin: SocketTwin) -
 
 
 async def test_stdin_that_looks_like_requests_is_data(twin: SocketTwin) -> None:
-    data = b"E 0123456789abcdef 0 \nN 0123456789abcdef 0 \n\n" * 10
+    data = b"E 0123456789abcdef 0 \nN cdef\n\n" * 10
     result = await twin.channel.exec(Command.of("cat"), input=data)
     assert result.stdout == data
 

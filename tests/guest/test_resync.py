@@ -8,7 +8,8 @@ from tests.twin import PtyTwin, SocketTwin
 
 NONCE = b"0123456789abcdef"
 OTHER = b"fedcba9876543210"
-PONG = b"\x9dHP\0" + NONCE + bytes(4)
+PING = b"N cdef\n"
+PONG = b"\x9dHP\0" + b"000000000000cdef" + bytes(4)
 
 
 def ask(line: socket.socket, data: bytes, end: bytes) -> bytes:
@@ -30,11 +31,11 @@ def ask(line: socket.socket, data: bytes, end: bytes) -> bytes:
         b"\n\n\n",
         b"hello world\n",
         b"N\n",
-        b"N short 0 \n",
-        b"N " + NONCE + b" x \n",
-        b"N " + NONCE + b"\n",
-        b"n " + NONCE + b" 0 \n",
-        b"N $(reboot)________ 0 \n",
+        b"S short 0 \n",
+        b"S " + NONCE + b" x \n",
+        b"S " + NONCE + b"\n",
+        b"s " + NONCE + b" 0 \n",
+        b"S $(reboot)________ 0 \n",
         b"X $(reboot)________ 0 true\n",
         bytes(range(1, 256)) * 4 + b"\n",
         b"\0\0\0\n",
@@ -43,14 +44,14 @@ def ask(line: socket.socket, data: bytes, end: bytes) -> bytes:
 )
 async def test_junk_before_a_request_is_ignored(twin: SocketTwin, junk: bytes) -> None:
     with twin.connect() as line:
-        got = ask(line, junk + b"\nN " + NONCE + b" 0 \n", PONG)
+        got = ask(line, junk + b"\n" + PING, PONG)
         assert got.endswith(PONG)
         assert got.count(b"\x9dH") == 2  # ready, pong
 
 
 async def test_an_unknown_kind_is_refused_and_the_line_lives(twin: SocketTwin) -> None:
     with twin.connect() as line:
-        got = ask(line, b"Z " + OTHER + b" 0 \nN " + NONCE + b" 0 \n", PONG)
+        got = ask(line, b"Z " + OTHER + b" 0 \n" + PING, PONG)
         error = b"\x9dHE\0" + OTHER
         assert error in got
         at = got.index(error) + 24
@@ -59,9 +60,9 @@ async def test_an_unknown_kind_is_refused_and_the_line_lives(twin: SocketTwin) -
 
 @pytest.mark.parametrize("cut", range(0, 24, 3))
 async def test_half_a_request_and_a_greeting(twin: SocketTwin, cut: int) -> None:
-    request = b"N " + OTHER + b" 0 \n"
+    request = b"C " + OTHER + b" 0 now\n"
     with twin.connect() as line:
-        got = ask(line, request[:cut] + b"\nN " + NONCE + b" 0 \n", PONG)
+        got = ask(line, request[:cut] + b"\n" + PING, PONG)
         assert got.endswith(PONG)
 
 

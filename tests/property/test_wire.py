@@ -3,13 +3,14 @@
 import string
 
 import pytest
+from construct import ConstructError, Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostctl_channels.errors import RemoteProtocolError
-from hostctl_channels.wire import Data, Event, Session, StreamDecoder, messages
-from hostctl_channels.wire.framing import encode, fixed_layout
-from hostctl_channels.wire.schema import HEADER, LINE, quote, unquote
+from hostctl_channels.wire import Data, Event, Session, StreamDecoder, layout, messages, schema
+from hostctl_channels.wire.framing import encode
+from hostctl_channels.wire.words import quote, unquote
 from tests.unit.wire.frames import NONCE, asked, feed, golden
 
 WORDS = st.binary(max_size=300).map(lambda b: b.replace(b"\0", b""))
@@ -119,7 +120,7 @@ def test_what_parses_as_words_is_what_we_would_write(text: bytes) -> None:
 @given(st.lists(WORDS, min_size=1, max_size=4), st.booleans())
 def test_a_request_is_one_line_or_a_line_and_its_body(argv: list[bytes], stdin: bool) -> None:
     buffers = encode(messages.execute(argv, stdin=stdin), NONCE)
-    line = LINE.parse(buffers[0])
+    line = schema.LINE.parse(buffers[0])
     assert buffers[0].count(b"\n") == 1
     assert line.length == sum(map(len, buffers[1:]))
     text = buffers[1] if len(buffers) > 1 else buffers[0][:-1].split(b" ", 3)[3]
@@ -127,14 +128,14 @@ def test_a_request_is_one_line_or_a_line_and_its_body(argv: list[bytes], stdin: 
 
 
 @given(
-    st.sampled_from([messages.ping(), messages.entropy(5), messages.restart("1")]),
+    st.sampled_from([messages.rescan(), messages.entropy(5), messages.restart("1")]),
     st.lists(WORDS, max_size=4),
 )
 def test_the_fast_line_is_the_declared_one(request: messages.Request, words: list[bytes]) -> None:
     request = request._replace(words=tuple(words))
     (line,) = encode(request, NONCE)
-    assert line == LINE.build(request._asdict() | {"nonce": NONCE})
-    assert LINE.parse(line).words == request.words
+    assert line == schema.LINE.build(request._asdict() | {"nonce": NONCE})
+    assert schema.LINE.parse(line).words == request.words
 
 
 @given(
@@ -147,6 +148,22 @@ def test_the_fast_header_is_the_declared_one(
     kind: bytes, stream: int, nonce: str, length: int
 ) -> None:
     fields = {"kind": kind, "stream": stream, "nonce": nonce.encode(), "length": length}
-    packed = fixed_layout(HEADER).pack(b"\x9dH", *fields.values())
-    assert packed == HEADER.build(fields)
-    assert {key: value for key, value in HEADER.parse(packed).items() if key in fields} == fields
+    packed = layout.HEADER.pack(b"\x9dH", *fields.values())
+    assert packed == schema.HEADER.build(fields)
+    parsed = schema.HEADER.parse(packed)
+    assert {key: value for key, value in parsed.items() if key in fields} == fields
+
+
+@given(st.sampled_from(["HELLO", "EXIT", "DONE", "ERROR"]), st.binary(max_size=20))
+def test_any_body_splits_into_the_declared_fields_or_is_refused(name: str, body: bytes) -> None:
+    declaration: Struct = getattr(schema, name)
+    try:
+        parsed = declaration.parse(body)
+        if declaration.build(parsed) != body:  # bytes that nobody declared follow
+            raise ConstructError
+    except ConstructError:
+        with pytest.raises(ValueError, match="bytes"):
+            layout.split(name, body)
+    else:
+        fields = tuple(value for key, value in parsed.items() if key != "_io")
+        assert layout.split(name, body) == fields

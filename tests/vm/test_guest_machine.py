@@ -16,7 +16,14 @@ import pytest
 
 from hostctl.machine import Machine
 from hostctl.state import Home
-from hostctl_channels.errors import ChannelError, ChannelReset, PortsBusy, TransferFailed
+from hostctl_channels.agent_channel import AgentChannel
+from hostctl_channels.errors import (
+    ChannelError,
+    ChannelReset,
+    PortsBusy,
+    SpawnFailed,
+    TransferFailed,
+)
 from hostctl_channels.interface import STDOUT, Buffer, ExitStatus, Process
 from hostctl_channels.ports import WORK, PortPool
 
@@ -53,6 +60,42 @@ async def sleepers(machine: Machine, *seconds: int) -> list[bytes]:
     lines = (await machine.shell("ps -o args", check=True)).stdout.splitlines()
     wanted = {b"sleep %d" % n for n in seconds}
     return sorted(line.strip() for line in lines if line.strip() in wanted)
+
+
+# --- streams that stay open ----------------------------------------------------------------------
+
+
+async def test_streams_stay_open_while_nobody_else_can_hold_them(machine: Machine) -> None:
+    held = 0
+    for number in range(12):  # the guest's own timers may be born in between, so not every time
+        result = await soon(machine.exec("/bin/sh", "-c", f"echo {number}; echo {number}e >&2"))
+        assert (result.stdout, result.stderr) == (b"%d\n" % number, b"%de\n" % number)
+        held += await holds_streams(machine)
+    assert held >= 4
+
+
+async def test_what_a_command_leaves_behind_never_speaks_in_the_next(machine: Machine) -> None:
+    for _ in range(3):
+        await soon(machine.exec("true"))
+        await soon(machine.exec("sh", "-c", "(while sleep 0.01; do echo junk; done) &"))
+        assert not await holds_streams(machine)
+        await works(machine)
+
+
+async def test_what_may_be_refused_is_refused_before_it_begins(machine: Machine) -> None:
+    for _ in range(3):
+        await soon(machine.exec("/bin/true"))
+    with pytest.raises(SpawnFailed):
+        async with machine.spawn("true", cwd="/no/such"):
+            raise AssertionError("must not begin")
+    await works(machine)
+
+
+async def holds_streams(machine: Machine) -> bool:
+    """Tell whether the idle port that was used last has its streams open in the guest."""
+    channel = machine._reach()
+    assert isinstance(channel, AgentChannel)
+    return any(port.holds_streams for port in channel._idle.values())
 
 
 # --- streams and time -----------------------------------------------------------------------------

@@ -23,7 +23,11 @@ _SOCKET_BUFFER = 1 << 20
 
 
 class SocketLink:
-    """A link over a connected stream socket, which it owns."""
+    """A link over a connected stream socket, which it owns.
+
+    Its reader stays registered with the loop from one receive to the next, and reads by itself: a
+    short answer costs half of what it does with the loop's own `sock_recv_into`.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -31,17 +35,33 @@ class SocketLink:
             sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
         self._socket = sock
         self._is_closed = False
-        self._waiting = 0
+        self._sending = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # where the reader is registered
+        self._reader: asyncio.Future[int] | None = None
+        self._buffer: Buffer = b""  # the reader's
+        self._unread = b""  # what a cancelled reader had received
 
     async def receive_into(self, buffer: bytearray) -> int:
         """See Link."""
-        with self._use():
-            return await asyncio.get_running_loop().sock_recv_into(self._socket, buffer)
+        if self._unread:
+            return self._take_unread(buffer)
+        with _translated():
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                return await self._readable(buffer)
 
     async def send(self, data: Buffer) -> None:
         """See Link."""
-        with self._use():
-            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+        self._sending += 1
+        try:
+            with _translated():
+                view = memoryview(data).cast("B")
+                if rest := view[self._send_now(view) :]:
+                    await asyncio.get_running_loop().sock_sendall(self._socket, rest)
+        finally:
+            self._sending -= 1
+            self._close_unused()
 
     def detach(self) -> socket.socket:
         """Return the socket, for another link to own; this one is of no more use."""
@@ -51,25 +71,71 @@ class SocketLink:
     def close(self) -> None:
         """See Link."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who sends
         self._is_closed = True
+        self._unregister()
+        if self._reader and not self._reader.done():
+            self._reader.set_result(0)
         self._close_unused()
 
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[None]:
-        self._waiting += 1
+    def _send_now(self, data: memoryview) -> int:
         try:
-            yield
-        except OSError as err:
-            raise ChannelClosed(f"the line broke: {err}") from err
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def _readable(self, buffer: bytearray) -> int:
+        loop = asyncio.get_running_loop()
+        self._reader, self._buffer = loop.create_future(), buffer
+        if self._loop is not loop:
+            self._unregister()
+            loop.add_reader(self._socket, self._read)
+            self._loop = loop
+        try:
+            return await self._reader
+        except asyncio.CancelledError:
+            if self._reader.done() and not self._reader.cancelled():
+                self._unread = bytes(buffer[: self._reader.result()])
+            raise
         finally:
-            self._waiting -= 1
-            self._close_unused()
+            self._reader, self._buffer = None, b""
+
+    def _read(self) -> None:
+        """Read for who waits; when nobody does, leave the bytes to the socket's own buffer."""
+        reader = self._reader
+        if reader is None or reader.done():
+            self._unregister()
+            return
+        try:
+            reader.set_result(self._socket.recv_into(self._buffer))
+        except BlockingIOError:
+            pass
+        except OSError as err:
+            reader.set_exception(err)
+
+    def _take_unread(self, buffer: bytearray) -> int:
+        size = min(len(buffer), len(self._unread))
+        buffer[:size] = self._unread[:size]
+        self._unread = self._unread[size:]
+        return size
+
+    def _unregister(self) -> None:
+        if self._loop and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+        self._loop = None
 
     def _close_unused(self) -> None:
-        """Leave the descriptor open while somebody waits on it: the loop would never wake them."""
-        if self._is_closed and not self._waiting:
+        """Leave the descriptor open while somebody sends by it: the loop would never wake them."""
+        if self._is_closed and not self._sending:
             self._socket.close()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise ChannelClosed(f"the line broke: {err}") from err
 
 
 async def open_unix(path: Path) -> SocketLink:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from . import messages
 from .framing import StreamDecoder, encode, encode_end, encode_stdin
+from .limits import MAX_STDIN, NONCE_SIZE
 from .messages import (
     Begin,
     Data,
@@ -21,7 +22,6 @@ from .messages import (
     Request,
     Started,
 )
-from .schema import MAX_STDIN, NONCE_SIZE
 from .session import Phase, Session
 
 __all__ = [

@@ -1,22 +1,19 @@
 """Bytes ↔ events. Data is never buffered, control always is, and both are bounded.
 
-The header runs on a `struct.Struct` derived from the declaration in schema.py; a property test
-holds the two equal.
+Frames run on the layouts derived from the declaration in schema.py; tests hold the two equal.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Generator, Iterator
-from typing import Final
-
-from construct import Bytes, Const, FormatField, Renamed, Struct
 
 from ..errors import LocalProtocolError, RemoteProtocolError
+from .layout import HEADER
+from .limits import MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE, PING_SIZE
 from .messages import Begin, Data, End, Event, Hello, Ready, Request, parse
-from .schema import HEADER, MAGIC, MAX_BODY, MAX_LINE, MAX_STDIN, MAX_WORDS, NO_NONCE, quote
+from .words import quote
 
-__all__ = ["Decoder", "StreamDecoder", "encode", "encode_end", "encode_stdin", "fixed_layout"]
+__all__ = ["Decoder", "StreamDecoder", "encode", "encode_end", "encode_stdin"]
 
 
 # --- host → guest -----------------------------------------------------------------------------
@@ -30,6 +27,8 @@ def encode(request: Request, nonce: bytes) -> tuple[bytes, ...]:
     Raises:
         LocalProtocolError: a word holds a NUL, or there are too many bytes of words.
     """
+    if request.kind == b"N":
+        return (b"N %s\n" % nonce[-PING_SIZE:],)
     text = b" ".join(map(quote, request.words))
     if b"\0" in text:
         raise LocalProtocolError("a request cannot hold a NUL byte")
@@ -61,25 +60,6 @@ def encode_end(nonce: bytes) -> bytes:
 
 
 # --- guest → host -----------------------------------------------------------------------------
-
-
-def fixed_layout(declaration: Struct) -> struct.Struct:
-    """Derive the one `struct.Struct` that reads a declaration of fixed fields, big endian."""
-    codes = []
-    for field in declaration.subcons:
-        inner = field.subcon if isinstance(field, Renamed) else field
-        codes.append(_code(inner))
-    return struct.Struct(">" + "".join(codes))
-
-
-def _code(field: object) -> str:
-    if isinstance(field, FormatField):
-        return str(field.fmtstr)[-1]
-    assert isinstance(field, Bytes | Const)
-    return f"{field.sizeof()}s"
-
-
-_HEADER: Final = fixed_layout(HEADER)
 
 
 class _Search:
@@ -114,12 +94,15 @@ class _Search:
 
 
 class StreamDecoder:
-    """The bytes of one stream port: junk, the nonce, data, the nonce, junk."""
+    """The bytes of one stream port: junk, the nonce, data, the nonce, junk.
 
-    def __init__(self, nonce: bytes) -> None:
+    `begun` where the port stayed open since the last command: there is no junk and no first nonce.
+    """
+
+    def __init__(self, nonce: bytes, *, begun: bool = False) -> None:
         self._nonce = nonce
         self._search = _Search(nonce)
-        self.begun = False
+        self.begun = begun
         self.ended = False
 
     def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[memoryview]:
@@ -153,7 +136,7 @@ class Decoder:
         self._control = (
             bytearray()
         )  # of a header and its body, at most 24 + the largest of MAX_BODY
-        self._need = _HEADER.size
+        self._need = HEADER.size
 
     def greet(self, nonce: bytes) -> None:
         """Drop everything until the greeting with this nonce."""
@@ -198,21 +181,22 @@ class Decoder:
         if self._junk:
             self._junk = False
             self._control[:] = MAGIC + b"H\0" + self._greeting
-            self._need = _HEADER.size
+            self._need = HEADER.size
         else:
             yield End()
         return after
 
     def _frame(self) -> Iterator[Event]:
-        magic, kind, stream, nonce, length = _HEADER.unpack_from(self._control)
+        control = bytes(self._control)
+        magic, kind, stream, nonce, length = HEADER.unpack_from(control)
         if magic != MAGIC or length > MAX_BODY.get(kind, -1):
-            raise RemoteProtocolError(f"not a frame: {bytes(self._control[:24])!r}")
-        if len(self._control) < _HEADER.size + length:
-            self._need = _HEADER.size + length
+            raise RemoteProtocolError(f"not a frame: {control[: HEADER.size]!r}")
+        if len(control) < HEADER.size + length:
+            self._need = HEADER.size + length
             return
-        body = bytes(self._control[_HEADER.size :])
+        body = control[HEADER.size :]
         self._control.clear()
-        self._need = _HEADER.size
+        self._need = HEADER.size
         event = parse(kind, stream, body)
         if self._ours(event, nonce):
             if isinstance(event, Begin):

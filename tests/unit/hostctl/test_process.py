@@ -1,6 +1,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -67,7 +68,11 @@ def test_nobody_has_no_identity() -> None:
 
 
 def test_a_process_is_found_by_its_argument(child: subprocess.Popen[bytes]) -> None:
-    found = find_by_argument("60.0625")
+    found = None
+    deadline = time.monotonic() + 10
+    # Popen returns in the middle of the child's exec: its arguments may not be there yet.
+    while found is None and time.monotonic() < deadline:
+        found = find_by_argument("60.0625")
     assert found is not None
     assert found.pid == child.pid
     assert find_by_argument("60.06") is None

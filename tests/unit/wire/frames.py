@@ -15,6 +15,12 @@ def golden(name: str) -> bytes:
     return bytes.fromhex((FRAMES / f"{name}.hex").read_text())
 
 
+def answering(kind: bytes, name: str) -> bytes:
+    """Return a golden frame with the nonce of an answer to a request of this kind."""
+    short, own = b"000000000000cdef", {b"N": b"000000000000cdef"}.get(kind, NONCE)
+    return golden(name).replace(short, own).replace(NONCE, own)
+
+
 def names(side: str) -> list[str]:
     """Return the names of all golden frames of a side."""
     return sorted(path.stem for path in FRAMES.glob(f"{side}-*.hex"))

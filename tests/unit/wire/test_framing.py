@@ -5,7 +5,8 @@ import pytest
 from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
 from hostctl_channels.wire import StreamDecoder, encode, encode_stdin, messages
 from hostctl_channels.wire.framing import Decoder
-from hostctl_channels.wire.schema import HEADER, LINE, MAX_STDIN, MAX_WORDS
+from hostctl_channels.wire.limits import MAX_STDIN, MAX_WORDS
+from hostctl_channels.wire.schema import HEADER, LINE
 
 from .frames import NONCE, golden
 
@@ -104,8 +105,8 @@ def test_everything_before_the_greeting_is_dropped() -> None:
 def test_a_greeting_sent_twice_is_heard_once() -> None:
     decoder = _decoder()
     decoder.expect(OTHER)
-    chunk = golden("guest-greeting") + golden("guest-pong").replace(NONCE, OTHER)
-    assert list(decoder.feed(chunk, len(chunk))) == [messages.Pong()]
+    chunk = golden("guest-greeting") + golden("guest-done").replace(NONCE, OTHER)
+    assert list(decoder.feed(chunk, len(chunk))) == [messages.Done()]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_greeting_sent_twice_is_heard_once() -> None:
         b"GET / HTTP/1.1\r\nHost: example\r\n",
         golden("guest-pong").replace(b"\x9d", b"\x9e"),
         golden("guest-pong").replace(b"P", b"Q"),
-        golden("guest-pong").replace(NONCE, OTHER),
+        golden("guest-done").replace(NONCE, OTHER),
         HEADER.build({"kind": b"P", "stream": 0, "nonce": NONCE, "length": 1}),
         HEADER.build({"kind": b"E", "stream": 0, "nonce": NONCE, "length": 0xFFFFFFFF}),
         HEADER.build({"kind": b"R", "stream": 0, "nonce": NONCE, "length": 0}),

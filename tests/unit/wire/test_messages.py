@@ -65,7 +65,7 @@ def test_a_digest_is_a_fact() -> None:
         (b"X", 0, b"\0" * 14),
         (b"X", 0, b"\x01\x09" + b"\0" * 13),
         (b"X", 0, b"\x00\x41" + b"\0" * 13),
-        (b"X", 0, b"\x00\x00\x04" + b"\0" * 12),
+        (b"X", 0, b"\x00\x00\x08" + b"\0" * 12),
         (b"E", 0, b"\0"),
         (b"D", 0, b"mode=9"),
         (b"D", 0, b"mode=644 mode=644"),
@@ -83,5 +83,5 @@ def test_what_the_agent_would_not_say_is_refused(kind: bytes, stream: int, body:
 
 
 def test_trailing_bytes_are_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="trailing"):
+    with pytest.raises(RemoteProtocolError, match="16 bytes"):
         m.parse(b"X", 0, b"\0" * 16)

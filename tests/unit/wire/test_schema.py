@@ -3,7 +3,8 @@
 import pytest
 from construct import ConstructError
 
-from hostctl_channels.wire.schema import LINE, quote, unquote
+from hostctl_channels.wire.schema import LINE
+from hostctl_channels.wire.words import quote, unquote
 
 from .frames import NONCE
 

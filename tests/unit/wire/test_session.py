@@ -6,7 +6,7 @@ from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
 from hostctl_channels.wire import Phase, Session, messages
 from hostctl_channels.wire.session import ANSWERS, FINAL
 
-from .frames import NONCE, asked, feed, golden, greeted
+from .frames import NONCE, answering, asked, feed, golden, greeted
 
 SAMPLES: dict[type, str] = {
     messages.Hello: "guest-greeting",
@@ -30,11 +30,11 @@ def test_a_greeting_begins_with_a_line_feed() -> None:
 def test_only_the_answers_of_the_table_are_taken(kind: bytes, event: type) -> None:
     session = asked(kind)
     if event in ANSWERS[kind]:
-        assert type(feed(session, golden(SAMPLES[event]))[0]) is event
+        assert type(feed(session, answering(kind, SAMPLES[event]))[0]) is event
         assert session.phase is (Phase.IDLE if event in FINAL else Phase.BUSY)
     else:
         with pytest.raises(RemoteProtocolError, match="no answer"):
-            feed(session, golden(SAMPLES[event]))
+            feed(session, answering(kind, SAMPLES[event]))
         assert session.phase is Phase.LOST
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hostctl_channels.wire import layout, limits, schema
 from hostctl_channels.wire import messages as m
-from hostctl_channels.wire import schema
-from hostctl_channels.wire.framing import encode, encode_end, fixed_layout
+from hostctl_channels.wire.framing import encode, encode_end
 
 from .frames import NONCE, asked, feed, golden, greeted, names
 
@@ -17,6 +17,7 @@ REQUESTS = {
     "host-hello": encode(m.hello(), NONCE),
     "host-ping": encode(m.ping(), NONCE),
     "host-exec-streams": encode(m.execute([b"echo", b"it's\n2"], streams=("0", "1")), NONCE),
+    "host-exec-held": encode(m.execute([b"true"], streams=m.HELD), NONCE),
     "host-exec-all": encode(
         m.execute(
             [b"id"],
@@ -48,6 +49,7 @@ ANSWERS: dict[str, tuple[bytes, list[m.Event]]] = {
     "guest-started": (b"X", [m.Started()]),
     "guest-begin-stderr": (b"X", [m.Begin(2), m.Data(memoryview(b"oops\n")), m.End()]),
     "guest-exit-3": (b"X", [m.Exit(3, 0, False, None, None)]),
+    "guest-exit-held": (b"X", [m.Exit(0, 0, False, None, None, True)]),
     "guest-exit-killed": (b"X", [m.Exit(0, 9, True, (1.5, 0.02), None)]),
     "guest-done": (b"P", [m.Done()]),
     "guest-done-facts": (b"P", [m.Done(0o644, 1700000000.0)]),
@@ -56,17 +58,22 @@ ANSWERS: dict[str, tuple[bytes, list[m.Event]]] = {
 
 
 def test_constants_are_those_of_the_spec() -> None:
-    assert schema.VERSION == 1
-    assert bytes([0x9D, 0x48]) == schema.MAGIC
-    assert schema.NONCE_SIZE == 16
-    assert schema.MAX_LINE == 1024
-    assert schema.MAX_WORDS == 1048576
-    assert schema.MAX_STDIN == 1048576
-    assert schema.MAX_ENTROPY == 65536
+    assert limits.VERSION == 1
+    assert bytes([0x9D, 0x48]) == limits.MAGIC
+    assert limits.NONCE_SIZE == 16
+    assert limits.PING_SIZE == 4
+    assert limits.MAX_LINE == 1024
+    assert limits.MAX_WORDS == 1048576
+    assert limits.MAX_STDIN == 1048576
+    assert limits.MAX_ENTROPY == 65536
     sizes = {"R": 0, "H": 1024, "P": 0, "S": 0, "B": 0, "X": 15, "D": 512, "E": 1024}
-    assert {kind.decode(): size for kind, size in schema.MAX_BODY.items()} == sizes
-    assert fixed_layout(schema.HEADER).format == ">2s1sB16sL"
+    assert {kind.decode(): size for kind, size in limits.MAX_BODY.items()} == sizes
+    assert layout.HEADER.size == 24
     assert schema.EXIT.sizeof() == 15
+
+
+def test_what_runs_is_what_is_declared() -> None:
+    assert schema.formats() == layout.FORMATS
 
 
 @pytest.mark.parametrize("name", names("host"))
@@ -76,8 +83,8 @@ def test_golden_requests_are_what_we_send(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("host"))
 def test_golden_requests_parse_back(name: str) -> None:
-    parsed = schema.LINE.parse(golden(name))
-    assert schema.LINE.build(parsed) == golden(name)
+    declaration = schema.PING if name == "host-ping" else schema.LINE
+    assert declaration.build(declaration.parse(golden(name))) == golden(name)
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
