@@ -13,9 +13,9 @@ import fcntl
 import os
 import socket
 import stat
-import struct
 import termios
 import threading
+import time
 import tty
 from collections import deque
 from collections.abc import Callable
@@ -44,9 +44,10 @@ _MOST: Final = 1 << 20  # bytes kept of a far end that is faster than our reader
 _LISTEN_S: Final = 0.01
 _PIECE: Final = 4096  # written at once by that thread, so that it listens again soon
 _READ: Final = 65536
-_GATHER: Final = 128
-_GATHER_TIME: Final = struct.pack("ll", 0, 5000)  # how long gathering may hold back the last bytes
-_BUSY: Final = 32
+_SMALL: Final = 1024
+_BUSY: Final = 32  # small pieces in a row: a stream
+_NAP_S: Final = 0.0005  # of a 16550 under emulation some 150 bytes, and 250 fit
+_PAUSE_S: Final = 0.004  # a kilobyte of a 16550 under emulation
 _PTS: Final = "/dev/pts/"
 
 
@@ -147,7 +148,6 @@ class GatheringLine:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _GATHER_TIME)
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -157,18 +157,22 @@ class GatheringLine:
         self._may_go_on.set()
         self._is_open = True
         self._is_over = False
+        self._taken_at = 0.0
         self._waiting: set[asyncio.Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="serial line", daemon=True)
         self._thread.start()
 
     async def receive_into(self, buffer: bytearray) -> int:
         """See Link."""
+        if self._loop.time() - self._taken_at < _PAUSE_S:  # a stream: let more of it come
+            await asyncio.sleep(_PAUSE_S)
         while True:
             with self._lock:
                 if size := min(len(buffer), len(self._received)):
                     buffer[:size] = self._received[:size]
                     del self._received[:size]
                     self._may_go_on.set()
+                    self._taken_at = self._loop.time()
                     return size
                 if self._is_over or not self._is_open:
                     return 0
@@ -220,18 +224,13 @@ class GatheringLine:
     # In the thread
 
     def _run(self) -> None:
-        busy = 0  # pieces in a row that were small
+        small = 0  # pieces in a row
         try:
             while self._is_open and self._may_go_on.wait():
-                try:
-                    data = self._socket.recv(_READ)
-                except BlockingIOError:
-                    busy = self._gather(0, busy)
-                    continue
-                if not data:
+                if not (data := self._next(nap=small >= _BUSY)):
                     break
+                small = small + 1 if len(data) < _SMALL else 0
                 self._keep(data)
-                busy = self._gather(busy + 1 if len(data) < 2 * _GATHER else 0, busy)
         except OSError:
             pass  # an end like any other
         finally:
@@ -242,12 +241,12 @@ class GatheringLine:
             with contextlib.suppress(RuntimeError):  # the loop is over
                 self._loop.call_soon_threadsafe(self._arrived.set)
 
-    def _gather(self, busy: int, before: int) -> int:
-        """Have the kernel wait for more at once as soon as many small pieces come in a row."""
-        if (busy >= _BUSY) != (before >= _BUSY):
-            least = _GATHER if busy >= _BUSY else 1
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
-        return busy
+    def _next(self, *, nap: bool) -> bytes:
+        if nap:  # whoever waits is woken by each byte: so do not
+            time.sleep(_NAP_S)
+            with contextlib.suppress(BlockingIOError):
+                return self._socket.recv(_READ, socket.MSG_DONTWAIT)
+        return self._socket.recv(_READ)
 
     def _keep(self, data: bytes) -> None:
         with self._lock:
