@@ -36,12 +36,12 @@ from hostctl_channels.staged import StagedChannel
 from . import host
 from .samples import MB, Samples
 
-_PUT: Final = 256 * 1024
-_GET: Final = 1024 * 1024
-_LESS: Final = 64 * 1024  # through the login
+_PUT: Final = 128 * 1024
+_GET: Final = 512 * 1024
+_LESS: Final = 32 * 1024  # through the login
 _PINGS: Final = 20
 _EXECS: Final = 5
-_BURSTS: Final = (64 * 1024, 256 * 1024, 1_000_000)
+_BURSTS: Final = (64 * 1024, 1_000_000)
 _FILE: Final = "/tmp/serial-bench"
 _AGENT: Final = "setsid hostctl-agent /dev/ttyS1 </dev/null >/dev/null 2>&1 &"
 # A root with the password "let me in", and a getty as init would have started it.

@@ -44,6 +44,7 @@ PARTS: Mapping[str, Part] = {
     "fish": _program("fish", "fish"),
     "shellcheck": _program("shellcheck", "shellcheck"),
     "shfmt": _program("shfmt", "shfmt"),
+    "agetty": Part(lambda: os.path.exists("/sbin/agetty"), "apt-get install util-linux"),
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
     "apt-get": _program("apt-get", "apt"),
     "qemu-ga": Part(lambda: shutil.which(BINARY) is not None, "apt-get install qemu-guest-agent"),

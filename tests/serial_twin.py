@@ -18,7 +18,7 @@ from hostctl_channels.login import Login
 from hostctl_channels.serial_agent import open_serial
 from hostctl_channels.staged import StagedChannel
 
-from .twin import SHELLS, _Twin
+from .twin import SHELLS, _Twin, twin_path
 
 __all__ = ["PASSWORD", "USER", "AgentOnTty", "Filter", "GettyOnTty", "Relay"]
 
@@ -112,12 +112,18 @@ class Relay:
 class AgentOnTty(_Twin):
     """The real agent, serving one tty, as on ttyS1."""
 
-    def __init__(self, shell: str, folder: Path, *, raw: bool = False) -> None:
+    def __init__(
+        self, shell: str, folder: Path, *, raw: bool = False, lacks: str | None = None
+    ) -> None:
         super().__init__(shell, folder)
+        environ = {}
+        if lacks:  # busybox's tools without one, as other files: its own shell would find it
+            environ["PATH"] = twin_path("ash", folder)
+            (Path(environ["PATH"]) / lacks).unlink()
         self.relay = Relay(raw_guest=raw)
         self.locks = folder / "locks"
         self.locks.mkdir()
-        self._launch(self.relay.guest, line=subprocess.DEVNULL, environ={})
+        self._launch(self.relay.guest, line=subprocess.DEVNULL, environ=environ)
         self.channel = self.new_channel()
 
     def new_channel(self) -> StagedChannel:

@@ -32,7 +32,7 @@ from .errors import (
 )
 from .interface import Capability, ExitStatus, Pulse
 from .links.interface import Endpoint
-from .links.serial_line import BAUD, SerialEndpoint
+from .links.serial_line import BAUD, SerialEndpoint, gathered
 from .login import Login, reach_shell
 from .ports import SERIAL, Lease, PortPool
 from .scripts import quoted
@@ -87,7 +87,9 @@ def login_console(
     endpoint: Endpoint, login: Login | None, lock_dir: Path, pulse: Pulse
 ) -> ConsoleChannel:
     """Return a channel that logs in at a machine's serial line, when it is first used."""
-    return ConsoleChannel(LoginFoothold(PortPool({SERIAL: endpoint}, lock_dir), login, pulse))
+    return ConsoleChannel(
+        LoginFoothold(PortPool({SERIAL: gathered(endpoint)}, lock_dir), login, pulse)
+    )
 
 
 class ConsoleChannel(StagedChannel):

@@ -31,7 +31,7 @@ from .errors import (
 )
 from .interface import Buffer, Capability, Command, ExitStatus, Progress, Pulse, PutOptions
 from .links.interface import Endpoint, Link
-from .links.serial_line import BAUD, SerialEndpoint
+from .links.serial_line import BAUD, SerialEndpoint, gathered
 from .ports import SERIAL, PortPool
 from .staged import StagedChannel
 
@@ -102,7 +102,7 @@ def serial_agent(
     endpoint: Endpoint, lock_dir: Path, pulse: Pulse, baud: int = BAUD
 ) -> StagedChannel:
     """Return a channel to the agent at a machine's serial line, not connected yet."""
-    dialer = Dialer(endpoint)
+    dialer = Dialer(gathered(endpoint))
     pool = PortPool({SERIAL: dialer}, lock_dir)
     return StagedChannel(AgentFoothold(pool, dialer, pulse, baud))
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import os
+import subprocess
 import tempfile
 import time
 import tracemalloc
@@ -19,7 +20,7 @@ from hostctl_channels.interface import Buffer, Command
 from hostctl_channels.login import Login
 from hostctl_channels.ports import SERIAL, PortPool
 from hostctl_channels.staged import StagedChannel
-from tests.serial_twin import PASSWORD, USER, GettyOnTty
+from tests.serial_twin import PASSWORD, USER, GettyOnTty, Relay
 from tests.twin import NEEDS, SHELLS, Dial, StillPulse
 
 pytestmark = pytest.mark.timeout(120)
@@ -57,6 +58,23 @@ async def test_any_login_shell_will_do(twin: GettyOnTty) -> None:
     await twin.channel.connect(30)
     data = bytes(range(256)) * 30
     assert (await twin.channel.exec(Command.of("cat"), input=data)).stdout == data
+
+
+@pytest.mark.needs("agetty")
+async def test_the_real_getty_and_login(tmp_path: Path) -> None:
+    """Debian's agetty and login, which here let root in without a password."""
+    if os.geteuid() != 0:
+        pytest.skip("not here: login is for root only")
+    relay = Relay(raw_guest=False)
+    name = relay.guest.removeprefix("/dev/")
+    argv = ["/sbin/agetty", "-L", "--noclear", "--autologin", "root", "115200", name, "vt100"]
+    with subprocess.Popen(argv, start_new_session=True) as getty:
+        channel = open_console(relay.host, None, lock_dir=tmp_path)
+        await channel.connect(30)
+        assert (await channel.exec(Command.of("id", "-un"))).stdout == b"root\n"
+        await channel.close()  # logs out, which ends them
+        getty.wait(20)
+    relay.close()
 
 
 async def test_a_wrong_password_is_tried_once_and_never_logged(

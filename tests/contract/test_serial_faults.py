@@ -17,7 +17,7 @@ from hostctl_channels.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from hostctl_channels.interface import Command
+from hostctl_channels.interface import Capability, Command
 from hostctl_channels.links.serial_line import open_serial_line
 from hostctl_channels.serial_agent import open_serial
 from tests.serial_twin import AgentOnTty, Relay
@@ -85,6 +85,41 @@ async def test_all_shells_serve_a_tty_that_was_cooked(twin: AgentOnTty) -> None:
     assert sink.getvalue() == data
     result = await twin.channel.exec(Command.of("cat"), input=data)
     assert result.stdout == data
+
+
+@pytest.mark.needs("busybox")
+@pytest.mark.parametrize("raw", [True, False])
+async def test_without_stty_the_tty_must_be_raw_or_damage_is_told(
+    raw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_agent, "_SLACK_S", 0.5)
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = AgentOnTty("dash", Path(name), raw=raw, lacks="stty")
+        data, path = bytes(range(256)) * 8, os.fsencode(twin.folder / "file")
+        try:
+            await twin.channel.connect(5)
+            await twin.channel.put(io.BytesIO(data), len(data), path)
+        except HostctlError:
+            assert not raw
+            assert not os.path.exists(path)
+        else:
+            assert Path(os.fsdecode(path)).read_bytes() == data
+        await twin.close()
+
+
+@pytest.mark.needs("busybox")
+async def test_without_digests_it_works_and_says_so() -> None:
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = AgentOnTty("dash", Path(name), lacks="sha256sum")
+        await twin.channel.connect(30)
+        assert Capability.SHA256 not in twin.channel.capabilities
+        data, path = bytes(range(256)) * 300, os.fsencode(twin.folder / "file")
+        info = await twin.channel.put(io.BytesIO(data), len(data), path)
+        assert info.sha256 is None
+        sink = io.BytesIO()
+        await twin.channel.get(path, sink)
+        assert sink.getvalue() == data
+        await twin.close()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import socket
 import stat
 import termios
 import threading
+import time
 import tty
 from collections import deque
 from collections.abc import Callable
@@ -23,15 +25,17 @@ from typing import Final, Protocol, cast
 
 from ..errors import ChannelClosed, LocalProtocolError
 from ..interface import Buffer
-from .interface import Link
-from .stream import open_unix
+from .interface import Endpoint, Link
+from .stream import UnixEndpoint, open_unix
 
 __all__ = [
     "BAUD",
     "DescriptorLine",
+    "GatheringLine",
     "SerialEndpoint",
     "SerialPort",
     "ThreadLine",
+    "gathered",
     "open_serial_line",
 ]
 
@@ -41,6 +45,11 @@ _MOST: Final = 1 << 20  # bytes kept of a far end that is faster than our reader
 # 10 ms is the price of a round trip there, and 100 wake-ups a second.
 _LISTEN_S: Final = 0.01
 _PIECE: Final = 4096  # written at once by that thread, so that it listens again soon
+_READ: Final = 65536
+_SMALL: Final = 1024
+_BUSY: Final = 32  # small pieces in a row: a stream
+_NAP_S: Final = 0.0005  # of a 16550 under emulation some 150 bytes, and 250 fit
+_PAUSE_S: Final = 0.004  # a kilobyte of a 16550 under emulation
 _PTS: Final = "/dev/pts/"
 
 
@@ -56,6 +65,11 @@ class SerialEndpoint:
     async def open(self) -> Link:
         """See Endpoint."""
         return await open_serial_line(self.target, self.baud)
+
+
+def gathered(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint to read a UART by: where it is a Unix socket, by a GatheringLine."""
+    return SerialEndpoint(endpoint.path) if isinstance(endpoint, UnixEndpoint) else endpoint
 
 
 async def open_serial_line(target: str | Path, baud: int = BAUD) -> Link:
@@ -76,7 +90,7 @@ async def open_serial_line(target: str | Path, baud: int = BAUD) -> Link:
     except OSError as err:
         raise ChannelClosed(f"no line at {text}: {err.strerror or err}") from err
     if stat.S_ISSOCK(mode):
-        return await open_unix(Path(text))
+        return GatheringLine((await open_unix(Path(text))).detach())
     if not stat.S_ISCHR(mode):
         raise LocalProtocolError(
             f"{text} is no serial line", hint="name a tty device, a pty, a Unix socket or a URL"
@@ -144,6 +158,125 @@ class DescriptorLine:
             self._waiting.discard(future)
             if self._is_open:
                 remove(self._fd)
+
+
+class GatheringLine:
+    """A link over a connected Unix socket of a UART, which it owns; a thread receives.
+
+    QEMU writes each byte of a UART by itself: woken for each, an event loop needs a core for what
+    the kernel gathers for free. Few at a time, though: of such messages a socket holds only 250.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._received = bytearray()
+        self._arrived = asyncio.Event()
+        self._may_go_on = threading.Event()
+        self._may_go_on.set()
+        self._is_open = True
+        self._is_over = False
+        self._taken_at = 0.0
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="serial line", daemon=True)
+        self._thread.start()
+
+    async def receive_into(self, buffer: bytearray) -> int:
+        """See Link."""
+        if self._loop.time() - self._taken_at < _PAUSE_S:  # a stream: let more of it come
+            await asyncio.sleep(_PAUSE_S)
+        while True:
+            with self._lock:
+                if size := min(len(buffer), len(self._received)):
+                    buffer[:size] = self._received[:size]
+                    del self._received[:size]
+                    self._may_go_on.set()
+                    self._taken_at = self._loop.time()
+                    return size
+                if self._is_over or not self._is_open:
+                    return 0
+                self._arrived.clear()
+            await self._arrived.wait()
+
+    async def send(self, data: Buffer) -> None:
+        """See Link."""
+        view = memoryview(data).cast("B")
+        while view or not self._is_open:
+            if not self._is_open:
+                raise _broken(None)
+            try:
+                view = view[self._socket.send(view, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError as err:
+                raise _broken(err) from err
+
+    def close(self) -> None:
+        """See Link."""
+        if not self._is_open:
+            return
+        for future in self._waiting:
+            _wake(future)
+        with contextlib.suppress(RuntimeError):  # closed without a loop: nobody can be waiting
+            asyncio.get_running_loop().remove_writer(self._socket)
+        with self._lock:
+            self._is_open = False
+            if self._is_over:
+                self._socket.close()
+            else:  # ends the thread, which closes
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+        self._may_go_on.set()
+        self._arrived.set()
+
+    async def _writable(self) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.add(future)
+        self._loop.add_writer(self._socket, _wake, future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+            if self._is_open:
+                self._loop.remove_writer(self._socket)
+
+    # In the thread
+
+    def _run(self) -> None:
+        small = 0  # pieces in a row
+        try:
+            while self._is_open and self._may_go_on.wait():
+                if not (data := self._next(nap=small >= _BUSY)):
+                    break
+                small = small + 1 if len(data) < _SMALL else 0
+                self._keep(data)
+        except OSError:
+            pass  # an end like any other
+        finally:
+            with self._lock:
+                self._is_over = True
+                if not self._is_open:
+                    self._socket.close()
+            with contextlib.suppress(RuntimeError):  # the loop is over
+                self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def _next(self, *, nap: bool) -> bytes:
+        if nap:  # whoever waits is woken by each byte: so do not
+            time.sleep(_NAP_S)
+            with contextlib.suppress(BlockingIOError):
+                return self._socket.recv(_READ, socket.MSG_DONTWAIT)
+        return self._socket.recv(_READ)
+
+    def _keep(self, data: bytes) -> None:
+        with self._lock:
+            is_first = not self._received
+            self._received += data
+            if len(self._received) > _MOST:
+                self._may_go_on.clear()
+        if is_first:
+            self._loop.call_soon_threadsafe(self._arrived.set)
 
 
 class SerialPort(Protocol):

@@ -63,6 +63,11 @@ class SocketLink:
             self._sending -= 1
             self._close_unused()
 
+    def detach(self) -> socket.socket:
+        """Return the socket, for another link to own; this one is of no more use."""
+        self._is_closed = True
+        return self._socket
+
     def close(self) -> None:
         """See Link."""
         with contextlib.suppress(OSError):
