@@ -179,7 +179,7 @@ class Machine(Guest):
 
         `force` asks nobody. Fine when it is stopped; a crashed one is cleaned up.
         """
-        async with self._locked("stop"):
+        async with self._locked("stop", thaw=not force):
             state = await self._backend.settle()
             guard(self.name, state, "stop")
             if state.is_alive and not force and not await self._shut_down(timeout_s):
@@ -234,7 +234,7 @@ class Machine(Guest):
                 await self._home.remove(self._files)
             await self.close()
             return
-        async with self._locked("delete"):
+        async with self._locked("delete", thaw=False):
             state = await self._backend.settle()
             if force and state.is_alive:
                 await self._backend.kill()
@@ -409,6 +409,7 @@ class Machine(Guest):
             # Cut before and after: whoever connects in between must notice too, and a hostctl
             # killed half way must have told everyone.
             self._pulse.cut()
+            self._mark_frozen(tag)
             if state.is_alive:
                 await self._backend.load_snapshot(tag, SNAPSHOT_S)
             else:
@@ -417,7 +418,8 @@ class Machine(Guest):
             self._pulse.set_suspended(snapshot.paused)
             if not snapshot.paused:
                 await self._backend.resume()
-                await self._thaw_restored(tag)
+                if self._files.frozen.exists():
+                    await self._thaw()
         await self.close()
         if not snapshot.paused:
             await self._refresh()
@@ -441,7 +443,9 @@ class Machine(Guest):
     # How
 
     @contextlib.asynccontextmanager
-    async def _locked(self, doing: str, timeout_s: float | None = None) -> AsyncIterator[None]:
+    async def _locked(
+        self, doing: str, timeout_s: float | None = None, *, thaw: bool = True
+    ) -> AsyncIterator[None]:
         limit_s = LOCK_S if timeout_s is None else timeout_s
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -450,7 +454,7 @@ class Machine(Guest):
                 )
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None
-            if self._files.frozen.exists():
+            if thaw and self._files.frozen.exists():
                 await self._thaw()
             yield
 
@@ -470,14 +474,13 @@ class Machine(Guest):
             async with self._guest_agent() as agent:
                 await thaw_leftover(self._files, agent)
 
-    async def _thaw_restored(self, tag: str) -> None:
-        """Thaw a guest that comes back from a snapshot with frozen file systems."""
+    def _mark_frozen(self, tag: str) -> None:
+        """Note that what comes back with snapshot `tag` is frozen, if it was saved so."""
         if self._files.quiesced.exists():
             from .quiesce import is_quiesced
 
             if is_quiesced(self._files, tag):
                 self._files.frozen.touch(mode=0o600)
-                await self._thaw()
 
     @contextlib.asynccontextmanager
     async def _guest_agent(self) -> AsyncIterator[QgaChannel]:

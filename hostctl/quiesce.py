@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_S = 15.0  # an agent that runs answers in milliseconds; a loaded host may need seconds
 THAW_S = 60.0  # to try again and again, while a loaded host restores or saves
+LEFTOVER_S = 20.0  # the same, where somebody waits for something else
 
 
 @asynccontextmanager
@@ -64,7 +65,7 @@ async def thaw_leftover(files: MachineFiles, agent: QgaChannel) -> None:
     if files.frozen.exists():
         logger.info("machine %s: thawing its file systems", files.name)
         try:
-            await _thaw(files, agent)
+            await _thaw(files, agent, LEFTOVER_S)
         except (HostctlError, TimeoutError) as err:
             logger.warning("machine %s: its file systems may be frozen: %s", files.name, err)
 
@@ -95,8 +96,8 @@ def forget(files: MachineFiles, tag: str) -> None:
         write_json(files.quiesced, notes)
 
 
-async def _thaw(files: MachineFiles, agent: QgaChannel) -> None:
-    async with asyncio.timeout(THAW_S):
+async def _thaw(files: MachineFiles, agent: QgaChannel, limit_s: float = THAW_S) -> None:
+    async with asyncio.timeout(limit_s):
         while True:
             try:
                 await agent.thaw()

@@ -65,6 +65,7 @@ class SocketLink:
 
     def detach(self) -> socket.socket:
         """Return the socket, for another link to own; this one is of no more use."""
+        self._unregister()
         self._is_closed = True
         return self._socket
 

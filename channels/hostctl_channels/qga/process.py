@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # Of standard input, which guest-exec takes whole, before the command begins.
 MAX_INPUT: Final = 16 << 20
+_WORDS: Final = 256 * 1024  # of a request, for what is not its input; an argv is mostly shorter
 # The first pause before asking, and how it grows: a tenth of the command's age so far, so that a
 # command is known to have ended 10 % late, at most half a second.
 _FIRST_S: Final = 0.004
@@ -91,7 +92,7 @@ class QgaProcess:
 
     async def start(self, data: Buffer | None = None) -> None:
         """Start it. Raises SpawnFailed; a program that is not there ends as in a shell, 127."""
-        if data is not None and len(data) > MAX_INPUT:
+        if data is not None and len(data) > self._max_input:
             raise self._input_too_large()
         call = call_of(self._command, data, self._oops)
         self._starting = asyncio.ensure_future(self._agent.start(*call))
@@ -219,7 +220,7 @@ class QgaProcess:
             raise LocalProtocolError(f"{self._command}: was started without standard input")
         if self._started.is_set():
             return
-        if len(self._input) + len(data) > MAX_INPUT:
+        if len(self._input) + len(data) > self._max_input:
             error = self._input_too_large()
             self._fail(error)
             raise error
@@ -253,10 +254,15 @@ class QgaProcess:
     async def _ended(self) -> Status:
         return await asyncio.shield(self._result)
 
+    @property
+    def _max_input(self) -> int:
+        # In base64, beside the command's own words.
+        return min(MAX_INPUT, (self._agent.exchange.max_request_bytes - _WORDS) // 4 * 3)
+
     def _input_too_large(self) -> Refused:
         return Refused(
-            f"{self._command}: more than {MAX_INPUT >> 20} MiB of input; the guest agent takes it "
-            "whole before the command begins",
+            f"{self._command}: more than {self._max_input >> 20} MiB of input; the guest agent "
+            "takes it whole before the command begins",
             Capability.STREAMS.value,
             hint="put it into a file of the guest, and redirect from that",
         )

@@ -67,7 +67,9 @@ class Failure(NamedTuple):
     @property
     def is_unknown(self) -> bool:
         """True if there is no such rpc, or it is forbidden. All agents know this class."""
-        return self.kind == "CommandNotFound" or "has been disabled" in self.text
+        # By its words too: libvirt passes those on, and not the class.
+        words = ("has been disabled", "has not been found")
+        return self.kind == "CommandNotFound" or any(each in self.text for each in words)
 
     @property
     def is_frozen(self) -> bool:
