@@ -287,7 +287,10 @@ class Machine(Guest):
         check_tag(tag)
         async with self._locked("save a snapshot"):
             guard(self.name, await self._backend.settle(), "snapshot")
+            epoch = self._pulse.epoch()
             await self._backend.save_snapshot(tag, SNAPSHOT_S)
+        if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
+            await self.close()
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""

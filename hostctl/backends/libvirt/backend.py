@@ -30,7 +30,7 @@ from ...errors import (
     Unsupported,
 )
 from ...lifecycle import MachineState
-from ...state import MachineFiles, read_json, remove_tree, tail, write_atomic, write_json
+from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
 from ..interface import CONSOLE, GUEST_AGENT, MachineSpec, Progress
 from .connection import Connection, borrow, give_back
 from .events import DomainEvent
@@ -155,6 +155,7 @@ class LibvirtBackend:
         accel, reason = await self._choose(progress)
         self._forget()
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        put_aside(self._files.console_log)
         self._record(Run(time.time(), accel, reason))
         if progress is not None:
             progress(f"starting domain {self.target.domain} at {self.target.uri}")
