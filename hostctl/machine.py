@@ -89,7 +89,8 @@ class Machine(Guest):
 
     @steal.setter
     def steal(self, steal: bool) -> None:
-        self._steal = steal
+        if steal != self._steal:
+            self._steal, self._channel = steal, None  # its ports were asked for the other way
 
     @property
     def directory(self) -> Path:

@@ -59,6 +59,10 @@ PARTS: Mapping[str, Part] = {
         "apt-get install libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients "
         "libvirt-dev, pip install libvirt-python; and be root: only root gets a mount namespace",
     ),
+    "libvirt-python": Part(
+        lambda: find_spec("libvirt") is not None,
+        "apt-get install libvirt-dev pkg-config gcc; pip install libvirt-python",
+    ),
     "sshd": Part(lambda: Path("/usr/sbin/sshd").exists(), "apt-get install openssh-server"),
     "nc": _program("nc", "netcat-openbsd"),
 }

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO, Final
 
 from .deadline import Deadline
-from .errors import HostctlError, OutputTooLarge, Refused, RequestFailed, SpawnFailed
+from .errors import ChannelError, HostctlError, OutputTooLarge, Refused, RequestFailed, SpawnFailed
 from .interface import (
     MAX_OUTPUT,
     STDOUT,
@@ -330,9 +330,14 @@ class AgentChannel:
             for _ in range(2 if self._ports.has(STREAM) else 0):
                 taken.append(await self._take_stream([lease.name for lease in taken]))
             yield taken
+        except ChannelError:
+            for lease in taken:  # its line may have broken with the machine in good health
+                lease.release(clean=True)
+            raise
         finally:
             for lease in taken:
-                self._idle_streams[lease.name] = lease
+                if lease.is_held:
+                    self._idle_streams[lease.name] = lease
             self._stay()
 
     async def _take_stream(self, taken: Collection[str]) -> Lease:

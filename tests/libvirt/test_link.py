@@ -1,7 +1,7 @@
 """The link suite over a libvirt stream.
 
-Its far end is a socket of the test's: a port in `connect` mode has its socket made by somebody else,
-and libvirt's stream goes there like QEMU itself.
+Its far end is a socket of the test's: that of a port in `connect` mode is somebody else's, and
+libvirt's stream goes there like QEMU itself.
 """
 
 import asyncio

@@ -270,13 +270,13 @@ class StreamLink:
         )
         if found & (select.POLLHUP | select.POLLERR) and not found & select.POLLIN:
             self._line.apart.end()
-            self._drain()
-            raise ConnectionResetError("libvirtd hung up")
         if found & select.POLLIN or (not found and not has_room and self._kept < MOST):
             self._line.apart.read()
         if found & select.POLLOUT and parcel is not None:
             self._send_piece(parcel)
         self._drain()  # sending reads, too
+        if self._line.apart.is_gone and not self._has_ended:
+            raise ConnectionResetError("libvirtd hung up")
 
     def _send_piece(self, parcel: _Parcel) -> None:
         sent = self._stream.send(bytes(parcel.rest[:PIECE_OUT]))
