@@ -13,6 +13,7 @@ import pytest
 
 from hostctl.backends.interface import MachineSpec
 from hostctl.backends.libvirt.backend import LibvirtBackend
+from hostctl.backends.libvirt.connection import borrow, give_back
 from hostctl.controller import Controller
 from hostctl.machine import Machine
 from hostctl.state import Home
@@ -36,7 +37,10 @@ def home(libvirtd: Daemon) -> Iterator[Home]:
 def ssh_uri(libvirtd: Daemon) -> Iterator[str]:
     """Return the URI of the same libvirtd through an sshd on loopback."""
     with tempfile.TemporaryDirectory(prefix="hs-") as folder:
-        yield libvirtd.start_sshd(Path(folder))
+        uri = libvirtd.start_sshd(Path(folder))
+        connection = borrow(uri)  # so that lines outlive the tests, as they outlive commands
+        yield uri
+        asyncio.run(give_back(connection))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from hostctl.backends.libvirt import stream
 from hostctl.backends.libvirt.library import libvirt
-from hostctl.backends.libvirt.stream import StreamEndpoint, StreamLink, dial
+from hostctl.backends.libvirt.stream import StreamEndpoint, StreamLink
 from hostctl_channels.errors import ChannelClosed, PortHeld
 from hostctl_channels.links.stream import SocketLink
 from tests.contract.test_link import (  # noqa: F401 collected here, too
@@ -54,7 +54,7 @@ class Port:
         def attach(domain: Any, st: Any) -> None:
             domain.openChannel(NAME, st, force)
 
-        return StreamEndpoint(self.uri, self.uuid, NAME, attach, lambda: dial(self.uri))
+        return StreamEndpoint(self.uri, self.uuid, NAME, attach)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +168,6 @@ async def test_an_unknown_port_is_a_closed_line(port: Port) -> None:
     def attach(domain: Any, st: Any) -> None:
         domain.openChannel("org.nobody", st, 0)
 
-    endpoint = StreamEndpoint(port.uri, port.uuid, "x", attach, lambda: dial(port.uri))
+    endpoint = StreamEndpoint(port.uri, port.uuid, "x", attach)
     with pytest.raises(ChannelClosed, match="cannot find channel"):
         await endpoint.open()

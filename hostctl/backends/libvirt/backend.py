@@ -36,7 +36,8 @@ from .connection import Connection, borrow, give_back
 from .events import DomainEvent
 from .faults import DomainGone, is_absent
 from .library import libvirt
-from .stream import Line, StreamEndpoint, dial
+from .park import park_of
+from .stream import StreamEndpoint
 from .target import Target, capabilities_of, is_local
 
 if TYPE_CHECKING:
@@ -317,6 +318,9 @@ class LibvirtBackend:
             shown, _ = await self._call("find ports", self._described)
             names = tuple(port.name for port in shown.ports if port.name)
             serials = tuple(alias for alias in shown.serials if alias)
+        if not is_local(self.target.uri):
+            self._connection()  # whose end is the park's end, too
+            park_of(self.target.uri).prefetch()
         # Locks of ports live there, and the host may have been rebooted since the start.
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         force = 1 if steal else 0  # VIR_DOMAIN_CHANNEL_FORCE, VIR_DOMAIN_CONSOLE_FORCE
@@ -542,10 +546,9 @@ class LibvirtBackend:
         return self._endpoint(alias, lambda domain, st: domain.openConsole(alias, st, force))
 
     def _endpoint(self, name: str, attach: Callable[[Any, Any], object]) -> StreamEndpoint:
-        return StreamEndpoint(self.target.uri, self.target.uuid, name, attach, self._dial)
-
-    def _dial(self) -> Line:
-        return dial(self.target.uri)
+        uri = self.target.uri
+        park = None if is_local(uri) else park_of(uri)
+        return StreamEndpoint(uri, self.target.uuid, name, attach, park)
 
     def _unsupported(self, capability: str, way_out: str) -> Unsupported:
         return Unsupported(
