@@ -5,8 +5,8 @@ further than `AHEAD`, and writes when the socket takes a piece whole. So a line 
 either direction, waits without costing memory, and holds up no other line: libvirtd stops reading a
 connection of which five messages wait for a guest. One thread, because two calls at once on a
 connection can both miss their end in libvirt 9 (two threads then poll one socket). A libvirtd that
-dies closes the socket; no callback is needed. Opening costs 2 ms where libvirt is on this host. Where
-it is not, it costs an ssh login, so those lines are used again (`park.py`).
+dies closes the socket; no callback is needed. Opening costs 2 ms where libvirt is on this host;
+where it is not, it costs an ssh login, so those lines are used again (`park.py`).
 """
 
 from __future__ import annotations
