@@ -58,8 +58,8 @@ def _lines(report: MachineReport) -> Iterator[tuple[str, str]]:
     yield "name", report.name
     yield "state", _state(report)
     yield "image", report.image or "-"
-    yield "runs on", report.hypervisor
     yield "shape", f"{report.cpus} CPU, {units.show_size(report.memory_mib * 2**20)} memory"
+    yield "runs on", report.hypervisor
     if report.accel is not None:
         why = f" ({report.accel_reason})" if report.accel_reason else ""
         yield "accel", f"{report.accel}{why}"
