@@ -17,7 +17,7 @@ from hostctl.backends.libvirt.backend import LibvirtBackend
 from hostctl.backends.libvirt.library import libvirt
 from hostctl.backends.libvirt.stream import StreamLink
 from hostctl.controller import Controller
-from hostctl.errors import ConfigError, HostctlError, PortHeld, WrongState
+from hostctl.errors import BootFailed, ConfigError, HostctlError, PortHeld, WrongState
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl.state import Home
@@ -215,6 +215,8 @@ class TestAdoption:
         assert [nic.kind for nic in report.nics or ()] == ["e1000"]
         with pytest.raises(HostctlError, match="no port"):
             await machine.exec("true")
+        with pytest.raises(BootFailed, match="already running"):
+            await backend_of(machine).launch()  # and it is spared
         await machine.pause()
         assert await machine.state() is MachineState.PAUSED
         await machine.resume()

@@ -111,8 +111,10 @@ class LibvirtBackend:
         try:
             await self._call("create", self._make, again=False, timeout_s=UPLOAD_S)
         except BaseException:
-            await self._erase(self.target)
-            journal.strike(self.target)
+            # What cannot be erased now stays in the journal, for the next create.
+            with contextlib.suppress(BackendError):
+                await self._erase(self.target)
+                journal.strike(self.target)
             raise
 
     async def state(self) -> MachineState:
@@ -169,10 +171,13 @@ class LibvirtBackend:
 
         try:
             await self._call("start", start, again=False, timeout_s=START_S)
-        except BaseException as err:
-            await self.kill()
-            if isinstance(err, BackendError) and not isinstance(err, Unsupported):
-                raise self._boot_failed(err) from err
+        except BackendError as err:
+            # libvirt leaves nothing of a start that failed; what runs now, somebody else started.
+            self._forget()
+            raise self._boot_failed(err) from err
+        except BaseException:  # cancelled: it may still come up
+            if not self.is_adopted:
+                await self.kill()
             raise
 
     async def allow_reboot(self) -> None:
