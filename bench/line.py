@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hostctl.connect import open_channel
 from hostctl.machine import Machine
-from hostctl_channels.interface import Command
+from hostctl_channels.interface import Channel, Command
 
 from .effort import Effort
 from .guest import BULK, ECHO, FOLDER, QGA
@@ -52,17 +51,21 @@ class _Contender:
 class Race:
     """Everything that is measured in the machine, one round at a time."""
 
-    def __init__(self, machine: Machine, sockets: Path, effort: Effort, samples: Samples) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        through: Channel,
+        sockets: Path,
+        effort: Effort,
+        samples: Samples,
+    ) -> None:
         self._machine = machine
         self._effort = effort
         self._samples = samples
         self._echo = RawEcho(sockets / f"{ECHO}.sock")
         self._bulk = RawBulk(sockets / f"{BULK}.sock")
         self._qga = Qga(sockets / f"{QGA}.sock")
-        files = machine._files
-        self._through = open_channel(
-            machine._backend.endpoints(), files.runtime, files.pulse(), only="qga"
-        )
+        self._through = through
         self._data = os.urandom(effort.bulk_bytes)
         self._chunk = {PUT: 0, GET: 0}
 

@@ -90,7 +90,8 @@ class Machine(Guest):
 
     @steal.setter
     def steal(self, steal: bool) -> None:
-        self._steal = steal
+        if steal != self._steal:
+            self._steal, self._channel = steal, None  # its ports were asked for the other way
 
     @property
     def directory(self) -> Path:
@@ -375,17 +376,23 @@ class Machine(Guest):
         async with self._locked("save a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "snapshot")
-            if not quiesce:
+            epoch = self._pulse.epoch()
+            if quiesce:
+                guard(self.name, state, "reach")
+                await self._save_quiesced(tag)
+            else:
                 await self._backend.save_snapshot(tag, SNAPSHOT_S)
-                return
-            guard(self.name, state, "reach")
-            if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
-                raise SnapshotExists(self.name, tag)
-            from .quiesce import noted, quiesced
+        if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
+            await self.close()
 
-            async with self._guest_agent() as agent, quiesced(self._files, agent):
-                with noted(self._files, tag):
-                    await self._backend.save_snapshot(tag, SNAPSHOT_S)
+    async def _save_quiesced(self, tag: str) -> None:
+        if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
+            raise SnapshotExists(self.name, tag)
+        from .quiesce import noted, quiesced
+
+        async with self._guest_agent() as agent, quiesced(self._files, agent):
+            with noted(self._files, tag):
+                await self._backend.save_snapshot(tag, SNAPSHOT_S)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""

@@ -1,10 +1,10 @@
 """`hostctl show`: all that is known about a machine, and the proof that it has no network."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from hostctl.backends.report import DiskReport, PortReport
+from hostctl.backends.report import DiskReport
 from hostctl.machine import MachineReport
 
 from . import opening, render, snapshot, units
@@ -58,15 +58,15 @@ def _lines(report: MachineReport) -> Iterator[tuple[str, str]]:
     yield "name", report.name
     yield "state", _state(report)
     yield "image", report.image or "-"
-    yield "runs on", report.hypervisor
     yield "shape", f"{report.cpus} CPU, {units.show_size(report.memory_mib * 2**20)} memory"
+    yield "runs on", report.hypervisor
     if report.accel is not None:
         why = f" ({report.accel_reason})" if report.accel_reason else ""
         yield "accel", f"{report.accel}{why}"
     yield "network", network(report)
     yield "channel", _channel(report)
     if report.ports is not None:
-        yield "ports", _ports(report.ports)
+        yield "ports", str(len(report.ports))
     for disk in report.disks:
         yield "disk", _disk(disk)
     for saved in report.snapshots:
@@ -86,12 +86,6 @@ def _channel(report: MachineReport) -> str:
     if report.capabilities is None:
         return f"{report.channel}: not asked, or no answer{why}"
     return f"{report.channel}: {', '.join(report.capabilities)}{why}"
-
-
-def _ports(ports: Sequence[PortReport]) -> str:
-    opened = [port.name for port in ports if port.is_open]
-    listed = f", open in the guest: {', '.join(map(render.safe, opened))}" if opened else ""
-    return f"{len(ports)}{listed}"
 
 
 def _disk(disk: DiskReport) -> str:

@@ -219,8 +219,9 @@ class FakeController:
     async def adopt(
         self, domain: str, *, connect: str | None = None, name: str | None = None
     ) -> FakeMachine:
+        machine = await self.create(MachineSpec(name or domain, is_adopted=True))
         self.asked = (domain, connect)
-        return await self.create(MachineSpec(name or domain, is_adopted=True), connect=connect)
+        return machine
 
     def machine(self, name: str) -> FakeMachine:
         if name not in self.all:

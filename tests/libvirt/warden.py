@@ -4,8 +4,9 @@ libvirt leaves each QEMU to process 1, and polls until it is gone. Where process
 many containers, each end of a QEMU, also of those that only probe for features, costs 15 s. So this
 process adopts and reaps them (prctl(2), PR_SET_CHILD_SUBREAPER).
 
-Run as `unshare --mount python warden.py ROOT`; reads `start NAME ARGUMENT…` and `kill NAME`, a line
-each, and answers each with a pid. When its standard input ends it kills all its children.
+Run as `python warden.py ROOT`, by root under `unshare --mount`; reads `start NAME ARGUMENT…` and
+`kill NAME`, a line each, and answers each with a pid. When its standard input ends it kills all its
+children.
 """
 
 import ctypes
@@ -29,9 +30,10 @@ VIEWS = {
 def main(root: Path) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    for name, path in VIEWS.items():
-        subprocess.run(["mount", "--bind", str(root / name), path], check=True)
-    hide_kvm(root / "no-kvm")
+    if os.geteuid() == 0:
+        for name, path in VIEWS.items():
+            subprocess.run(["mount", "--bind", str(root / name), path], check=True)
+        hide_kvm(root / "no-kvm")
     signal.signal(signal.SIGCHLD, reap)
     pids: dict[str, int] = {}
     for line in sys.stdin:

@@ -6,6 +6,6 @@ What it cannot do as our agent does is in docs/how-to/guest-agent.md.
 from __future__ import annotations
 
 from .channel import QgaChannel
-from .exchange import Exchange, SocketExchange
+from .exchange import Exchange, Exchanging, SocketExchange
 
-__all__ = ["Exchange", "QgaChannel", "SocketExchange"]
+__all__ = ["Exchange", "Exchanging", "QgaChannel", "SocketExchange"]

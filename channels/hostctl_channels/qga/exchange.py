@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from ..deadline import Deadline
 from ..errors import ChannelClosed, ChannelTimeout
@@ -17,7 +17,7 @@ from ..interface import Pulse
 from ..ports import GUEST_AGENT, Lease, PortPool
 from .wire import Conversation, Request
 
-__all__ = ["Exchange", "SocketExchange"]
+__all__ = ["Exchange", "Exchanging", "SocketExchange"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,14 @@ class Exchange(Protocol):
 
     async def close(self) -> None:
         """Give the line up. Safe to call twice; the next request takes it again."""
+
+
+@runtime_checkable
+class Exchanging(Protocol):
+    """An Endpoint that is no line, but carries requests to a guest agent."""
+
+    def exchange(self, pulse: Pulse) -> Exchange:
+        """Return what carries them."""
 
 
 class SocketExchange:

@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,13 +31,15 @@ from ...errors import (
     Unsupported,
 )
 from ...lifecycle import MachineState
-from ...state import MachineFiles, read_json, remove_tree, tail, write_atomic, write_json
+from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
 from ..interface import CONSOLE, GUEST_AGENT, MachineSpec, Progress
+from .agent import AgentEndpoint
 from .connection import Connection, borrow, give_back
 from .events import DomainEvent
 from .faults import DomainGone, is_absent
 from .library import libvirt
-from .stream import Line, StreamEndpoint, dial
+from .park import park_of
+from .stream import StreamEndpoint
 from .target import Target, capabilities_of, is_local
 
 if TYPE_CHECKING:
@@ -110,8 +113,10 @@ class LibvirtBackend:
         try:
             await self._call("create", self._make, again=False, timeout_s=UPLOAD_S)
         except BaseException:
-            await self._erase(self.target)
-            journal.strike(self.target)
+            # What cannot be erased now stays in the journal, for the next create.
+            with contextlib.suppress(BackendError):
+                await self._erase(self.target)
+                journal.strike(self.target)
             raise
 
     async def state(self) -> MachineState:
@@ -155,6 +160,7 @@ class LibvirtBackend:
         accel, reason = await self._choose(progress)
         self._forget()
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        put_aside(self._files.console_log)
         self._record(Run(time.time(), accel, reason))
         if progress is not None:
             progress(f"starting domain {self.target.domain} at {self.target.uri}")
@@ -167,10 +173,13 @@ class LibvirtBackend:
 
         try:
             await self._call("start", start, again=False, timeout_s=START_S)
-        except BaseException as err:
-            await self.kill()
-            if isinstance(err, BackendError) and not isinstance(err, Unsupported):
-                raise self._boot_failed(err) from err
+        except BackendError as err:
+            # libvirt leaves nothing of a start that failed; what runs now, somebody else started.
+            self._forget()
+            raise self._boot_failed(err) from err
+        except BaseException:  # cancelled: it may still come up
+            if not self.is_adopted:
+                await self.kill()
             raise
 
     async def allow_reboot(self) -> None:
@@ -316,25 +325,49 @@ class LibvirtBackend:
             shown, _ = await self._call("find ports", self._described)
             names = tuple(port.name for port in shown.ports if port.name)
             serials = tuple(alias for alias in shown.serials if alias)
+        if not is_local(self.target.uri):
+            self._connection()  # whose end is the park's end, too
+            park_of(self.target.uri).prefetch()
         # Locks of ports live there, and the host may have been rebooted since the start.
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         force = 1 if steal else 0  # VIR_DOMAIN_CHANNEL_FORCE, VIR_DOMAIN_CONSOLE_FORCE
         found: dict[str, Endpoint] = {name: self._channel(name, force) for name in names}
+        if GUEST_AGENT in found:
+            found[GUEST_AGENT] = AgentEndpoint(self._connection(), self.target.uuid)
         for number, alias in enumerate(serials):
             found[f"{CONSOLE.partition('.')[0]}.{number}"] = self._serial(alias, force)
         return found
 
-    async def plug(self, name: str) -> None:
-        """Add a port to the running domain, and to its definition."""
+    async def plug(self, names: Sequence[str]) -> None:
+        """Add ports to the running domain, and to its definition."""
         from .domain_xml import channel_xml
 
-        def attach(domain: Any) -> None:
-            library = libvirt()
-            flags = library.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
-            flags |= library.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
-            domain.attachDeviceFlags(channel_xml(name), flags)
+        shown, _ = await self._call("find ports", self._described)
+        there = {port.name for port in shown.ports}
+        for name in names:
+            if name not in there:
+                self._note_plugged([*self._plugged(), name])  # before, so that it can be undone
+                add = partial(_attach, xml=channel_xml(name))
+                await self._on_domain(f"add port {name} to", add, again=False)
 
-        await self._on_domain(f"add port {name}", attach, again=False)
+    async def unplug(self) -> None:
+        names = self._plugged()
+        if names:
+            await self._on_domain("take ports from", lambda domain: _detach_ports(domain, names))
+        self._note_plugged([])
+
+    @property
+    def _plugged_file(self) -> Path:
+        return self._files.directory / "plugged.json"
+
+    def _plugged(self) -> list[str]:
+        return list((read_json(self._plugged_file) or {}).get("ports", []))
+
+    def _note_plugged(self, names: list[str]) -> None:
+        if names:
+            write_json(self._plugged_file, {"ports": names})
+        else:
+            self._plugged_file.unlink(missing_ok=True)
 
     def hearing(self) -> AbstractContextManager[asyncio.Queue[DomainEvent]]:
         """Hear what happens to the domain, from the next call to libvirt on."""
@@ -541,10 +574,9 @@ class LibvirtBackend:
         return self._endpoint(alias, lambda domain, st: domain.openConsole(alias, st, force))
 
     def _endpoint(self, name: str, attach: Callable[[Any, Any], object]) -> StreamEndpoint:
-        return StreamEndpoint(self.target.uri, self.target.uuid, name, attach, self._dial)
-
-    def _dial(self) -> Line:
-        return dial(self.target.uri)
+        uri = self.target.uri
+        park = None if is_local(uri) else park_of(uri)
+        return StreamEndpoint(uri, self.target.uuid, name, attach, park)
 
     def _unsupported(self, capability: str, way_out: str) -> Unsupported:
         return Unsupported(
@@ -607,3 +639,27 @@ def _undefine(domain: Any) -> None:
         | library.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | library.VIR_DOMAIN_UNDEFINE_NVRAM
     )
+
+
+def _attach(domain: Any, xml: str) -> None:
+    domain.attachDeviceFlags(xml, _scope(domain))
+
+
+def _detach_ports(domain: Any, names: Sequence[str]) -> None:
+    """Detach channels by their whole description, which only the domain itself knows."""
+    from .domain_xml import channels_of
+
+    library = libvirt()
+    for part, flags in (
+        (domain.XMLDesc(0), library.VIR_DOMAIN_AFFECT_LIVE),
+        (domain.XMLDesc(library.VIR_DOMAIN_XML_INACTIVE), library.VIR_DOMAIN_AFFECT_CONFIG),
+    ):
+        if flags & _scope(domain):
+            for xml in channels_of(part, names):
+                domain.detachDeviceFlags(xml, flags)
+
+
+def _scope(domain: Any) -> int:
+    library = libvirt()
+    flags: int = library.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
+    return flags | (library.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)

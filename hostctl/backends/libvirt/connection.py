@@ -17,6 +17,7 @@ from .events import KINDS, LOST, DomainEvent, Listeners
 from .faults import translate
 from .library import libvirt
 from .owner import Owner
+from .park import close_park
 
 __all__ = ["Connection", "borrow", "give_back"]
 
@@ -150,6 +151,7 @@ async def give_back(connection: Connection) -> None:
     connection.users -= 1
     if not connection.users:
         _connections.pop(connection.uri, None)
+        close_park(connection.uri)
         await connection.close()
         connection.end()
 

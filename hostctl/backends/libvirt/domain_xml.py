@@ -7,7 +7,7 @@ logged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -87,6 +87,16 @@ def channel_xml(name: str) -> str:
     channel = ET.Element("channel", type="unix")
     _add(channel, "target", type="virtio", name=name)
     return ET.tostring(channel, encoding="unicode")
+
+
+def channels_of(xml: str, names: Collection[str]) -> list[str]:
+    """Return a domain's channels of these names, each as XML of its own."""
+    channels = ET.fromstring(xml).iterfind("devices/channel")
+    return [
+        ET.tostring(channel, encoding="unicode")
+        for channel in channels
+        if (target := channel.find("target")) is not None and target.get("name") in names
+    ]
 
 
 def view(xml: str) -> DomainView:

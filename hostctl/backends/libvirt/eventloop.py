@@ -39,6 +39,7 @@ class _Handle:
     callback: Callable[..., None]
     opaque: object
     is_apart: bool = False
+    is_removed: bool = False
 
 
 @dataclass(slots=True)
@@ -68,9 +69,14 @@ class Apart:
     def hold(self, number: int, handle: _Handle) -> None:
         self.fd, self._number, self._handle = handle.fd, number, handle
 
+    @property
+    def is_gone(self) -> bool:
+        """True once libvirt has closed the socket: it never tells a stream."""
+        return self._handle is None or self._handle.is_removed
+
     def _serve(self, event: int) -> None:
         handle = self._handle
-        if handle is not None:
+        if handle is not None and not handle.is_removed:
             handle.callback(self._number, handle.fd, event, handle.opaque)
 
 
@@ -131,7 +137,9 @@ class EventThread:
 
     def _remove_handle(self, number: int) -> int:
         with self._lock:
-            self._garbage.append(self._handles.pop(number).opaque)
+            handle = self._handles.pop(number)
+            handle.is_removed = True
+            self._garbage.append(handle.opaque)
         self._wake()
         return 0
 

@@ -40,7 +40,8 @@ def translate(err: Any, what: str, uri: str) -> BackendError:
     """Return our error for a libvirtError."""
     code = err.get_error_code() or 0
     said = str(err).removeprefix("internal error: ")
-    said = said[:1].lower() + said[1:]
+    if said[1:2].islower():  # a sentence, not a name
+        said = said[:1].lower() + said[1:]
     if code == NO_SUPPORT:
         return Unsupported(f"{what}: libvirt at {uri} cannot do that: {said}", what)
     if code == NO_DOMAIN:

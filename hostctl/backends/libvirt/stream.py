@@ -5,8 +5,8 @@ further than `AHEAD`, and writes when the socket takes a piece whole. So a line 
 either direction, waits without costing memory, and holds up no other line: libvirtd stops reading a
 connection of which five messages wait for a guest. One thread, because two calls at once on a
 connection can both miss their end in libvirt 9 (two threads then poll one socket). A libvirtd that
-dies closes the socket; no callback is needed. Opening costs 2 ms where libvirt is on this host, an
-ssh login where it is not.
+dies closes the socket; no callback is needed. Opening costs 2 ms where libvirt is on this host;
+where it is not, it costs an ssh login, so those lines are used again (`park.py`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import select
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,14 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from hostctl_channels.errors import ChannelClosed, ChannelError, ChannelTimeout, PortHeld
 
-from .eventloop import Apart
-from .library import events, libvirt
+from .library import libvirt
+from .line import Line, dial
 from .owner import Owner
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer
 
-__all__ = ["Line", "StreamEndpoint", "StreamLink", "dial"]
+    from .park import Park
+
+__all__ = ["StreamEndpoint", "StreamLink"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,67 +43,8 @@ AHEAD = 1 << 20  # read before it is asked for: some round trips of a bulk trans
 PULSE_S, MOST = 2.0, 64 << 20
 PIECE_IN = 256 << 10  # libvirt's own largest piece of a stream
 PIECE_OUT = 64 << 10  # fits the free part of a socket that polls writable, so none waits inside
+ABORT_S = 2.0  # libvirtd does not answer while a guest does not read: then the line is cut
 _OPERATION_FAILED = 9  # VIR_ERR_OPERATION_FAILED: what a second stream to one port gets
-
-
-class Line:
-    """A connection for one stream, its socket, and a bell for the thread that serves it."""
-
-    def __init__(self, connect: Any, apart: Apart) -> None:
-        self.connect = connect
-        self.apart = apart
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        with socket.socket(fileno=apart.fd) as borrowed:
-            self._socket = borrowed.dup()
-            borrowed.detach()
-        self._lock = threading.Lock()
-        self._is_open = True
-
-    def wait(self, *, reading: bool, writing: bool, limit_s: float | None) -> int:
-        """Wait for the socket or the bell; return poll's bits of the socket, 0 for none.
-
-        At the limit, too: but then the bell has not rung, which `limit_s` waits on as well.
-        """
-        poller = select.poll()
-        poller.register(self._bell, select.POLLIN)
-        mask = (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
-        poller.register(self._socket, mask)
-        found = dict(poller.poll(None if limit_s is None else limit_s * 1000))
-        if self._bell in found:
-            os.eventfd_read(self._bell)
-        return found.get(self._socket.fileno(), 0)
-
-    def wake(self) -> None:
-        """Ring the bell."""
-        with self._lock, contextlib.suppress(BlockingIOError):
-            if self._is_open:
-                os.eventfd_write(self._bell, 1)
-
-    def cut(self) -> None:
-        """End it at once, whoever is inside; libvirtd then frees the port."""
-        with self._lock, contextlib.suppress(OSError):
-            if self._is_open:
-                self._socket.shutdown(socket.SHUT_RDWR)
-        self.wake()
-
-    def close(self) -> None:
-        """Free all; for the thread that serves it, or when none does."""
-        with contextlib.suppress(libvirt().libvirtError):
-            self.connect.close()
-        with self._lock:
-            if self._is_open:
-                self._is_open = False
-                self._socket.close()
-                os.close(self._bell)
-
-
-def dial(uri: str) -> Line:
-    """Open a connection for one stream. Blocks."""
-    with events().apart() as apart:
-        connect = libvirt().open(uri)
-    if apart.fd < 0:
-        raise ChannelError(f"the connection {uri} has no socket to carry a stream")
-    return Line(connect, apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +55,7 @@ class StreamEndpoint:
     uuid: str
     name: str
     attach: Callable[[Any, Any], object]
-    dialled: Callable[[], Line]
+    park: Park | None = None  # of a far host: lines are kept for the next stream
 
     async def open(self) -> StreamLink:
         """See Endpoint."""
@@ -131,12 +72,14 @@ class StreamEndpoint:
             if isinstance(err, TimeoutError):
                 raise ChannelTimeout(f"{self.name}: {self.uri} did not answer") from err
             raise
-        return StreamLink(line, stream, owner, loop, self.name)
+        return StreamLink(line, stream, owner, loop, self)
 
     def _begin(self) -> tuple[Line, Any]:
         library = libvirt()
         try:
-            line = self.dialled()
+            if (leaving := _leaving.get(self.key)) is not None:
+                leaving.wait(2 * ABORT_S)  # the stream before ours has to be off the port first
+            line = dial(self.uri) if self.park is None else self.park.take()
             try:
                 stream = line.connect.newStream(library.VIR_STREAM_NONBLOCK)
                 self.attach(line.connect.lookupByUUIDString(self.uuid), stream)
@@ -146,6 +89,11 @@ class StreamEndpoint:
         except library.libvirtError as err:
             raise self._failed(err) from err
         return line, stream
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The port, among all."""
+        return self.uri, self.uuid, self.name
 
     def _failed(self, err: Any) -> ChannelError:
         said = str(err)
@@ -157,16 +105,26 @@ class StreamEndpoint:
         return ChannelClosed(f"no line to {self.name} of {self.uri}: {said}")
 
 
+_leaving: dict[tuple[str, str, str], threading.Event] = {}
+"""Ports whose stream is being ended, but not its line."""
+
+
 class StreamLink:
     """See Link. Owns its line."""
 
     def __init__(
-        self, line: Line, stream: Any, owner: Owner, loop: asyncio.AbstractEventLoop, name: str
+        self,
+        line: Line,
+        stream: Any,
+        owner: Owner,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: StreamEndpoint,
     ) -> None:
         self._line = line
         self._stream = stream
         self._loop = loop
-        self._name = name
+        self._name = endpoint.name
+        self._endpoint = endpoint
         self._lock = threading.Lock()
         self._inbox: deque[memoryview] = deque()
         self._kept = 0
@@ -175,6 +133,7 @@ class StreamLink:
         self._has_ended = False
         self._is_closed = False
         self._told = asyncio.Event()
+        self._left = threading.Event()
         owner.submit(self._serve)
         owner.close()
 
@@ -215,7 +174,11 @@ class StreamLink:
             self._is_closed = True
             self._inbox.clear()
             self._kept = 0
-        self._line.cut()
+        if self._endpoint.park is None or self._outbox:
+            self._line.cut()
+        else:
+            _leaving[self._endpoint.key] = self._left
+            self._line.wake()
         self._told.set()
 
     def _check(self) -> None:
@@ -270,13 +233,13 @@ class StreamLink:
         )
         if found & (select.POLLHUP | select.POLLERR) and not found & select.POLLIN:
             self._line.apart.end()
-            self._drain()
-            raise ConnectionResetError("libvirtd hung up")
         if found & select.POLLIN or (not found and not has_room and self._kept < MOST):
             self._line.apart.read()
         if found & select.POLLOUT and parcel is not None:
             self._send_piece(parcel)
         self._drain()  # sending reads, too
+        if self._line.apart.is_gone and not self._has_ended:
+            raise ConnectionResetError("libvirtd hung up")
 
     def _send_piece(self, parcel: _Parcel) -> None:
         sent = self._stream.send(bytes(parcel.rest[:PIECE_OUT]))
@@ -306,10 +269,32 @@ class StreamLink:
             self._loop.call_soon_threadsafe(what, *arguments)
 
     def _hang_up(self) -> None:
-        self._line.cut()
+        park = self._endpoint.park
+        is_clean = park is not None and self._end is None and self._abort()
         # The stream first: it holds on to the connection.
         self._stream = None
-        self._line.close()
+        if not is_clean:
+            self._line.cut()
+        self._left.set()
+        if _leaving.get(self._endpoint.key) is self._left:
+            _leaving.pop(self._endpoint.key, None)
+        if is_clean and park is not None:
+            park.keep(self._line)
+        else:
+            self._line.close()
+
+    def _abort(self) -> bool:
+        """End the stream and nothing else; False when libvirtd does not answer, or is gone."""
+        hurry = threading.Timer(ABORT_S, self._line.cut)
+        hurry.daemon = True
+        hurry.start()
+        try:
+            self._stream.abort()
+        except libvirt().libvirtError:
+            return False
+        finally:
+            hurry.cancel()
+        return not self._line.apart.is_gone
 
 
 class _Parcel:

@@ -23,7 +23,7 @@ __all__ = [
     "is_privileged",
 ]
 
-_FULL = Capabilities()
+_FULL = Capabilities(plug=True)
 # What other drivers offer differs; what is sure is the life of a domain. libvirt's own test driver
 # has snapshots, and neither streams nor storage of any content.
 _LIFE = Capabilities(channels=False, console=False, create=False, live_snapshots=False)
