@@ -30,6 +30,7 @@ class TestStream(ChannelContract):
             yield subject
 
 
+@pytest.mark.slow
 @pytest.mark.needs("sshd", "nc")
 class TestSsh(ChannelContract):
     """The suite, over qemu+ssh."""

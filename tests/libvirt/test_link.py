@@ -30,7 +30,7 @@ from tests.contract.test_link import (  # noqa: F401 collected here, too
 
 from .daemon import Daemon
 
-pytestmark = [pytest.mark.vm, pytest.mark.needs("libvirt"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.vm, pytest.mark.needs("libvirt"), pytest.mark.timeout(25)]
 
 NAME = "org.hostctl.test"
 XML = """<domain type='qemu'>

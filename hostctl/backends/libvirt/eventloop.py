@@ -15,11 +15,14 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Apart", "EventThread"]
+
+_T = TypeVar("_T")
 
 _READABLE, _WRITABLE, _ERROR, _HANGUP = 1, 2, 4, 8  # VIR_EVENT_HANDLE_*
 _TO_POLL = {_READABLE: select.POLLIN, _WRITABLE: select.POLLOUT}
@@ -81,14 +84,18 @@ class Apart:
 
 
 class EventThread:
-    """Serves the callbacks of all watched connections. Never ends: libvirt could not bear it."""
+    """Serves the callbacks of all watched connections. Never ends: libvirt could not bear it.
+
+    It has no lock, on purpose. Python may free a connection at any instant, also inside a lock of
+    ours, and libvirt then calls `_remove_handle` in the same thread: that deadlocked everybody. Each
+    step on the tables is one that Python makes whole.
+    """
 
     def __init__(self, libvirt: Any) -> None:
         self._libvirt = libvirt
-        self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._timers: dict[int, _Timer] = {}
-        self._garbage: list[object] = []
+        self._garbage: deque[object] = deque()
         self._numbers = itertools.count(1)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._here = threading.local()
@@ -121,9 +128,8 @@ class EventThread:
     ) -> int:
         apart: Apart | None = getattr(self._here, "apart", None)
         handle = _Handle(fd, events, callback, opaque, is_apart=apart is not None)
-        with self._lock:
-            number = next(self._numbers)
-            self._handles[number] = handle
+        number = next(self._numbers)
+        self._handles[number] = handle
         if apart is None:
             self._wake()
         else:
@@ -131,34 +137,29 @@ class EventThread:
         return number
 
     def _update_handle(self, number: int, events: int) -> None:
-        with self._lock:
-            self._handles[number].events = events
+        self._handles[number].events = events
         self._wake()
 
     def _remove_handle(self, number: int) -> int:
-        with self._lock:
-            handle = self._handles.pop(number)
-            handle.is_removed = True
-            self._garbage.append(handle.opaque)
+        handle = self._handles.pop(number)
+        handle.is_removed = True
+        self._garbage.append(handle.opaque)
         self._wake()
         return 0
 
     def _add_timer(self, interval_ms: int, callback: Callable[..., None], opaque: object) -> int:
-        with self._lock:
-            number = next(self._numbers)
-            self._timers[number] = _Timer(interval_ms, _due_s(interval_ms), callback, opaque)
+        number = next(self._numbers)
+        self._timers[number] = _Timer(interval_ms, _due_s(interval_ms), callback, opaque)
         self._wake()
         return number
 
     def _update_timer(self, number: int, interval_ms: int) -> None:
-        with self._lock:
-            timer = self._timers[number]
-            timer.interval_ms, timer.due_s = interval_ms, _due_s(interval_ms)
+        timer = self._timers[number]
+        timer.interval_ms, timer.due_s = interval_ms, _due_s(interval_ms)
         self._wake()
 
     def _remove_timer(self, number: int) -> int:
-        with self._lock:
-            self._garbage.append(self._timers.pop(number).opaque)
+        self._garbage.append(self._timers.pop(number).opaque)
         self._wake()
         return 0
 
@@ -182,12 +183,11 @@ class EventThread:
     def _wait(self) -> list[tuple[int, int]]:
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
-        with self._lock:
-            wanted: dict[int, int] = {}
-            for handle in self._handles.values():
-                if handle.events and not handle.is_apart:
-                    wanted[handle.fd] = wanted.get(handle.fd, 0) | _poll_mask(handle.events)
-            due_s = min((timer.due_s for timer in self._timers.values()), default=float("inf"))
+        wanted: dict[int, int] = {}
+        for _, handle in _items(self._handles):
+            if handle.events and not handle.is_apart:
+                wanted[handle.fd] = wanted.get(handle.fd, 0) | _poll_mask(handle.events)
+        due_s = min((timer.due_s for _, timer in _items(self._timers)), default=float("inf"))
         for fd, mask in wanted.items():
             poller.register(fd, mask)
         left_s = due_s - time.monotonic()
@@ -197,32 +197,35 @@ class EventThread:
         found = 0
         for bit, event in _FROM_POLL.items():
             found |= event if mask & bit else 0
-        with self._lock:
-            numbers = [n for n, h in self._handles.items() if h.fd == fd and not h.is_apart]
+        numbers = [n for n, h in _items(self._handles) if h.fd == fd and not h.is_apart]
         for number in numbers:
-            with self._lock:
-                handle = self._handles.get(number)
+            handle = self._handles.get(number)
             if handle is not None and found & (handle.events | _ERROR | _HANGUP):
                 handle.callback(number, fd, found, handle.opaque)
 
     def _fire(self) -> None:
         now_s = time.monotonic()
-        with self._lock:
-            numbers = [number for number, timer in self._timers.items() if timer.due_s <= now_s]
+        numbers = [number for number, timer in _items(self._timers) if timer.due_s <= now_s]
         for number in numbers:
-            with self._lock:
-                timer = self._timers.get(number)
-                if timer is None:
-                    continue
-                timer.due_s = _due_s(timer.interval_ms)
+            timer = self._timers.get(number)
+            if timer is None:
+                continue
+            timer.due_s = _due_s(timer.interval_ms)
             timer.callback(number, timer.opaque)
 
     def _sweep(self) -> None:
         """Free what was removed: libvirt forbids that inside its own calls."""
-        with self._lock:
-            garbage, self._garbage = self._garbage, []
-        for opaque in garbage:
-            self._libvirt.virEventInvokeFreeCallback(opaque)
+        while self._garbage:
+            self._libvirt.virEventInvokeFreeCallback(self._garbage.popleft())
+
+
+def _items(table: dict[int, _T]) -> list[tuple[int, _T]]:
+    """Copy a table that other threads change."""
+    while True:
+        try:
+            return list(table.items())
+        except RuntimeError:  # it changed under us
+            continue
 
 
 def _due_s(interval_ms: int) -> float:
