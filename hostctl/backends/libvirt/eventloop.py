@@ -87,8 +87,8 @@ class EventThread:
     """Serves the callbacks of all watched connections. Never ends: libvirt could not bear it.
 
     It has no lock, on purpose. Python may free a connection at any instant, also inside a lock of
-    ours, and libvirt then calls `_remove_handle` in the same thread: that deadlocked everybody. Each
-    step on the tables is one that Python makes whole.
+    ours, and libvirt then calls `_remove_handle` in the same thread: that deadlocked everybody.
+    Each step on the tables is one that Python makes whole.
     """
 
     def __init__(self, libvirt: Any) -> None:
