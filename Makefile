@@ -1,9 +1,9 @@
 # Each target sets up what it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench fuzz image clean distclean
+.PHONY: help demo test nightly check format bench fuzz image clean distclean
 
 PYTHON := .venv/bin/python
-SHELL_SCRIPTS := .ci/setup .ci/run $(addprefix images/hostctl_images/tiny/,rc button) $(wildcard guestside/hostctl_guestside/*.sh)
+SHELL_SCRIPTS := .ci/setup .ci/run $(addprefix images/hostctl_images/,tiny/rc tiny/button tiny_qga/qga tiny_qga/shutdown) $(wildcard guestside/hostctl_guestside/*.sh)
 FUZZ_SECONDS ?= 60
 
 help: ## list the targets
@@ -16,6 +16,10 @@ demo: ## boot a machine with no network and show all that hostctl does with it
 test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
 	@.ci/setup develop
 	@$(PYTHON) -m pytest $(ARGS)
+
+nightly: ## run the tests that take minutes, on a whole Debian
+	@.ci/setup nightly
+	@HOSTCTL_NIGHTLY=1 $(PYTHON) -m pytest -m nightly --log-cli-level=INFO $(ARGS)
 
 check: ## lint, types, import contracts, shell scripts, full coverage of the wire
 	@.ci/setup develop

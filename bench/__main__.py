@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hostctl_images
+from hostctl.connect import open_channel
 from hostctl.controller import Controller
 from hostctl.errors import HostctlError
 from hostctl.state import Home
@@ -68,7 +69,10 @@ async def _measure_machine(samples: Samples, effort: Effort) -> dict[str, Any]:
             _say("bringing the peers into the guest")
             await bring_rawline(machine, folder)
             facts = await host.describe(machine, IMAGE) | {"qga": await bring_qga(machine)}
-            race = Race(machine, folder, effort, samples)
+            files = machine._files
+            endpoints = await machine._backend.endpoints()
+            through = open_channel(endpoints, files.runtime, files.pulse(), only="qga")
+            race = Race(machine, through, folder, effort, samples)
             facts |= {f"qga_{way}_piece": size for way, size in (await race.prepare()).items()}
             for number in range(effort.rounds):
                 _say(f"round {number + 1} of {effort.rounds}")

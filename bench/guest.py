@@ -17,12 +17,13 @@ from typing import Final
 from hostctl.backends.interface import MachineSpec
 from hostctl.controller import Controller
 from hostctl.machine import Machine
+from hostctl_channels.ports import GUEST_AGENT
 
 __all__ = ["BULK", "ECHO", "FOLDER", "NAME", "QGA", "bring_qga", "bring_rawline", "running"]
 
 NAME: Final = "bench"
 FOLDER: Final = "/run/bench"  # a tmpfs of its own in the guest
-ECHO, BULK, QGA = "bench.echo", "bench.bulk", "org.qemu.guest_agent.0"
+ECHO, BULK, QGA = "bench.echo", "bench.bulk", "bench.qga"
 _FIRST: Final = 20  # port number: above hostctl's own
 _COMPILER_HINT: Final = "apt-get install gcc libc6-dev"
 _MEMORY_MIB: Final = 2560  # a file of 1 GiB in tmpfs, and the one it replaces half written
@@ -81,7 +82,10 @@ async def bring_qga(machine: Machine) -> str:
     await machine.put(Path(program), f"{FOLDER}/qemu-ga", mode=0o755)
     loader = next(path.name for path in libraries if path.name.startswith("ld-"))
     start = f"{FOLDER}/lib/{loader} --library-path {FOLDER}/lib {FOLDER}/qemu-ga"
-    await _serve(machine, QGA, f"{start} -m virtio-serial -p $port -t {FOLDER}")
+    # One for the blocking client, and one for hostctl's own channel through it: a port has one
+    # client.
+    for port in (QGA, GUEST_AGENT):
+        await _serve(machine, port, f"{start} -m virtio-serial -p $port -t {FOLDER}")
     return (await _run(program, "--version")).strip().removeprefix("QEMU Guest Agent ")
 
 

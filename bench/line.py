@@ -6,6 +6,7 @@ round, so that a busy moment of the host hits all alike.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostctl.machine import Machine
+from hostctl_channels.interface import Channel, Command
 
 from .effort import Effort
 from .guest import BULK, ECHO, FOLDER, QGA
@@ -24,6 +26,8 @@ __all__ = ["BOTH", "EXEC", "FLOOR_C", "FLOOR_SHELL", "GET", "PING", "PUT", "Race
 
 PING, EXEC, BOTH, PUT, GET = "ping", "exec /bin/true", "exec with both streams", "put", "get"
 FLOOR_SHELL, FLOOR_C = "floor: the guest's shell", "floor: C, vfork and exec"
+
+THROUGH: Final = "hostctl, through qga"  # its channel for guests without our agent
 
 _TRUE: Final = ("/bin/true",)
 _SPEAK: Final = ("/bin/sh", "-c", "echo out; echo err >&2")
@@ -47,13 +51,21 @@ class _Contender:
 class Race:
     """Everything that is measured in the machine, one round at a time."""
 
-    def __init__(self, machine: Machine, sockets: Path, effort: Effort, samples: Samples) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        through: Channel,
+        sockets: Path,
+        effort: Effort,
+        samples: Samples,
+    ) -> None:
         self._machine = machine
         self._effort = effort
         self._samples = samples
         self._echo = RawEcho(sockets / f"{ECHO}.sock")
         self._bulk = RawBulk(sockets / f"{BULK}.sock")
         self._qga = Qga(sockets / f"{QGA}.sock")
+        self._through = through
         self._data = os.urandom(effort.bulk_bytes)
         self._chunk = {PUT: 0, GET: 0}
 
@@ -77,6 +89,8 @@ class Race:
             turn = number % len(group)
             for contender in (*group[turn:], *group[:turn]):
                 await self._machine.ping()  # connected; a port is given back after idle seconds
+                if contender.name == THROUGH:
+                    await self._through.ping()
                 if contender.repeat > 1:
                     await contender.run()
                 values = [await contender.run() for _ in range(contender.repeat)]
@@ -97,6 +111,7 @@ class Race:
             _Contender(PING, "raw", "ms", count, _now(lambda: self._echo.ping() * 1e3)),
             _Contender(PING, "hostctl", "ms", count, _timed(self._machine.ping)),
             _Contender(PING, "hostctl, its own figure", "ms", count, self._own_figure),
+            _Contender(PING, THROUGH, "ms", count, _timed(self._through.ping)),
             _Contender(PING, "qga", "ms", count, _now(lambda: self._qga.ping() * 1e3)),
         ]
 
@@ -105,6 +120,7 @@ class Race:
         found = []
         for task, argv, capture in ((EXEC, _TRUE, False), (BOTH, _SPEAK, True)):
             found.append(_Contender(task, "hostctl", "ms", count, self._ours(*argv)))
+            found.append(_Contender(task, THROUGH, "ms", count, self._ours_through(argv)))
             for poll in _POLLS_MS:
                 name = f"qga, polled every {poll} ms"
                 found.append(_Contender(task, name, "ms", count, self._theirs(argv, capture, poll)))
@@ -131,6 +147,7 @@ class Race:
                 _now(lambda: self._bulk.put(self._data, keep=False) * 1e3),
             ),
             (PUT, "hostctl", size, _timed(lambda: machine.put(self._data, path))),
+            (PUT, THROUGH, len(less), _timed(lambda: self._put_through(less, other))),
             (
                 PUT,
                 "qga",
@@ -139,6 +156,7 @@ class Race:
             ),
             (GET, "raw", size, _now(lambda: self._bulk.get(size) * 1e3)),
             (GET, "hostctl", size, _timed(lambda: machine.get(path, os.devnull))),
+            (GET, THROUGH, len(less), _timed(lambda: self._get_through(other))),
             (
                 GET,
                 "qga",
@@ -158,6 +176,15 @@ class Race:
 
     def _ours(self, *argv: str) -> Callable[[], Awaitable[float]]:
         return _timed(lambda: self._machine.exec(*argv, check=True))
+
+    def _ours_through(self, argv: tuple[str, ...]) -> Callable[[], Awaitable[float]]:
+        return _timed(lambda: self._through.exec(Command.of(*argv)))
+
+    async def _put_through(self, data: bytes, path: str) -> None:
+        await self._through.put(io.BytesIO(data), len(data), path.encode())
+
+    async def _get_through(self, path: str) -> None:
+        await self._through.get(path.encode(), io.BytesIO())
 
     def _theirs(
         self, argv: tuple[str, ...], capture: bool, poll_ms: int

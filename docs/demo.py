@@ -197,7 +197,7 @@ class Demo:
         self.machine.put(b"precious", "/root/precious")
         self.machine.save_snapshot("before")
         (saved,) = self.machine.list_snapshots()
-        return f"{saved.tag}, {saved.vm_state_bytes / 2**20:.0f} MiB"
+        return f"{saved.tag}, {(saved.vm_state_bytes or 0) / 2**20:.0f} MiB"
 
     def change(self) -> str:
         self.machine.exec("rm", "/root/precious", check=True)

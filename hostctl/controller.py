@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .backends.interface import DiskSpec, MachineSpec
-from .backends.registry import open_backend
+from .backends.registry import new_options, open_backend
 from .errors import BackendError, ConfigError, MachineNotFound
 from .machine import Machine
 from .state import Home, MachineFiles, read_json, write_json
@@ -50,20 +52,69 @@ class Controller:
             _, machine = self._machines.popitem()
             await machine.close()
 
-    async def create(self, spec: MachineSpec) -> Machine:
+    async def create(
+        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+    ) -> Machine:
         """Make a machine, stopped. All or nothing.
+
+        `connect` is the libvirt to make it on, as a URI; by default the one that virsh would take.
 
         Raises:
             MachineExists: the name is taken.
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
         spec = _resolved(spec)
+        options = new_options(backend, spec.name, connect)
         async with self.home.staging(spec.name) as files:
-            await open_backend(BACKEND, spec, files).prepare()
-            write_json(
-                files.spec, {"version": SPEC_VERSION, "backend": BACKEND, "spec": spec.to_json()}
-            )
+            maker = open_backend(backend, spec, files, options)
+            try:
+                await maker.prepare()
+            finally:
+                await maker.close()
+            _write(files, backend, spec, options)
         return self.machine(spec.name)
+
+    async def adopt(
+        self, domain: str, *, connect: str | None = None, name: str | None = None
+    ) -> Machine:
+        """Take a libvirt domain that is there, by name or uuid, as a machine; it is not touched.
+
+        Raises:
+            MachineExists: the name is taken.
+            ConfigError: there is no such domain, or its name cannot be a machine's.
+        """
+        from .backends.libvirt.adopt import find
+
+        target, spec = await find(domain, connect, name)
+        async with self.home.staging(spec.name) as files:
+            _write(files, "libvirt", spec, target.to_json())
+        return self.machine(spec.name)
+
+    async def adopt_foreign(
+        self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
+    ) -> Machine:
+        """Take what somebody else started, a QEMU or just a line into a guest, as a machine.
+
+        `monitor` is the QMP socket; `lines` are Unix sockets, ttys or URLs by the name of the port.
+        Nothing is touched.
+
+        Raises:
+            MachineExists: the name is taken.
+            ConfigError: no QEMU greets at `monitor`, or there is no way in at all.
+        """
+        from .backends.qemu.foreign import Foreign, is_monitor
+
+        if monitor is None and not lines:
+            raise ConfigError("a machine of somebody else's needs a QMP socket or a line")
+        if monitor is not None and not await is_monitor(str(monitor)):
+            hint = "it serves one client at a time: is another connected?"
+            raise ConfigError(f"no QEMU greets at {monitor}", hint=hint)
+        socket = None if monitor is None else os.path.abspath(monitor)  # noqa: ASYNC240 no I/O
+        where = Foreign(socket, lines or {})
+        spec = MachineSpec(name, is_adopted=True)
+        async with self.home.staging(name) as files:
+            _write(files, "foreign", spec, where.to_json())
+        return self.machine(name)
 
     def machine(self, name: str) -> Machine:
         """Return the machine of that name; the same object for the same machine.
@@ -72,11 +123,11 @@ class Controller:
             MachineNotFound: there is none.
         """
         files = self.home.find(name)
-        kind, spec = _read(files)
+        kind, spec, options = _read(files)
         known = self._machines.get(name)
         if known is not None and known.spec == spec:
             return known
-        machine = Machine(self.home, spec, files, open_backend(kind, spec, files))
+        machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
         self._machines[name] = machine
         return machine
 
@@ -93,7 +144,12 @@ class Controller:
         return tuple(found)
 
 
-def _read(files: MachineFiles) -> tuple[str, MachineSpec]:
+def _write(files: MachineFiles, kind: str, spec: MachineSpec, options: Mapping[str, Any]) -> None:
+    data = {"version": SPEC_VERSION, "backend": kind, "spec": spec.to_json()}
+    write_json(files.spec, {**data, "options": options} if options else data)
+
+
+def _read(files: MachineFiles) -> tuple[str, MachineSpec, Mapping[str, Any]]:
     data = read_json(files.spec)
     if data is None:
         raise MachineNotFound(files.name)
@@ -103,7 +159,7 @@ def _read(files: MachineFiles) -> tuple[str, MachineSpec]:
             hint="use the hostctl that made the machine",
         )
     try:
-        return data["backend"], MachineSpec.from_json(data["spec"])
+        return data["backend"], MachineSpec.from_json(data["spec"]), data.get("options") or {}
     except (KeyError, TypeError) as err:
         hint = f"remove {files.directory}"
         raise BackendError(f"{files.spec} is damaged: {err!r}", hint=hint) from err

@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from . import procs
+from .backends import accel
+from .backends.accel import BINARY
 from .backends.interface import NAME_LIMIT
-from .backends.qemu import accel
-from .backends.qemu.argv import BINARY
 from .errors import HostctlError, ToolMissing
 from .state import MAX_SOCKET_PATH, Home
 
@@ -55,6 +55,7 @@ async def examine(home: Home) -> tuple[Finding, ...]:
         ("qemu.qmp", _qmp),
         ("trial boot", _trial_boot),
         ("acceleration", _acceleration),
+        ("libvirt", _libvirt),
         ("image", _image),
         ("directories", _directories),
         ("socket paths", _socket_paths),
@@ -116,6 +117,18 @@ async def _acceleration(_: Home) -> Finding:
     detail = f"{kind} is there, but {what} said nothing within {accel.TRIAL_S:g} s: not used"
     fix = "on a nested host, give its own machine nested virtualisation that works"
     return Finding("acceleration", Status.WARN, detail, fix, required=False)
+
+
+async def _libvirt(_: Home) -> Finding:
+    """Without it all works that does not name it."""
+    from .backends.libvirt import library
+
+    try:
+        found = f"libvirt {library.version()}; try: hostctl create NAME --backend libvirt"
+        return Finding("libvirt", Status.OK, found, required=False)
+    except ToolMissing as err:
+        detail = "not installed: no machines on libvirt, here or elsewhere"
+        return Finding("libvirt", Status.WARN, detail, err.hint, required=False)
 
 
 async def _image(_: Home) -> Finding:

@@ -13,7 +13,9 @@
     │   ├── ToolFailed                .argv, .returncode, .stderr
     │   ├── BootFailed                .stderr, .console: what QEMU and the guest said last
     │   ├── MonitorError              .command, .reason: QEMU refused, or does not answer
+    │   ├── AttachFailed              no foothold in the guest, or no agent came of it
     │   ├── DeadlineExceeded          (TimeoutError)
+    │   ├── Unsupported               .capability: what this hypervisor, or this one's way, cannot
     │   └── SnapshotError             .tag
     │       ├── SnapshotNotFound      (LookupError)
     │       └── SnapshotExists
@@ -38,6 +40,7 @@ from hostctl_channels.errors import (
     HostctlError,
     LocalProtocolError,
     OutputTooLarge,
+    PortHeld,
     PortsBusy,
     ProtocolError,
     Refused,
@@ -46,6 +49,7 @@ from hostctl_channels.errors import (
 )
 
 __all__ = [
+    "AttachFailed",
     "BackendError",
     "BootFailed",
     "Busy",
@@ -63,6 +67,7 @@ __all__ = [
     "MachineNotFound",
     "MonitorError",
     "OutputTooLarge",
+    "PortHeld",
     "PortsBusy",
     "ProtocolError",
     "Refused",
@@ -73,6 +78,7 @@ __all__ = [
     "ToolFailed",
     "ToolMissing",
     "TransferFailed",
+    "Unsupported",
     "WrongState",
 ]
 
@@ -164,8 +170,20 @@ class MonitorError(BackendError):
         self.reason = reason
 
 
+class AttachFailed(BackendError):
+    """The agent could not be brought into the guest, or taken out of it."""
+
+
 class DeadlineExceeded(BackendError, TimeoutError):
     """The operation did not end in time."""
+
+
+class Unsupported(BackendError):
+    """The hypervisor, or the way in which we reach it, lacks `capability`; nothing was done."""
+
+    def __init__(self, message: str, capability: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.capability = capability
 
 
 class SnapshotError(BackendError):

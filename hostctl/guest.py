@@ -30,7 +30,7 @@ class Guest(ABC):
     """What can be done inside a machine that runs; its channel connects by itself."""
 
     @abstractmethod
-    def _reach(self) -> Channel:
+    async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake. Raises WrongState when it is not."""
 
     async def exec(
@@ -48,7 +48,7 @@ class Guest(ABC):
         from hostctl_channels.interface import Command
 
         command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
-        result = await self._reach().exec(command, input=input)
+        result = await (await self._reach()).exec(command, input=input)
         return result.check() if check else result
 
     async def shell(
@@ -109,7 +109,7 @@ class Guest(ABC):
 
         options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
         with sized(source) as (file, size_bytes):
-            channel = self._reach()
+            channel = await self._reach()
             return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
 
     async def get(
@@ -127,7 +127,7 @@ class Guest(ABC):
         `stat` asks for its mode and times too; nothing is done with them here.
         """
         with replacing(destination) as sink:
-            channel = self._reach()
+            channel = await self._reach()
             return await channel.get(
                 os.fsencode(guest_path),
                 sink,
@@ -147,10 +147,10 @@ class Guest(ABC):
 
     async def ping(self) -> float:
         """Return the seconds that a round trip to the agent took."""
-        return await self._reach().ping()
+        return await (await self._reach()).ping()
 
     @contextlib.asynccontextmanager
     async def _spawn(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
-        channel = self._reach()
+        channel = await self._reach()
         async with channel.spawn(command, stdin=stdin) as process:
             yield process

@@ -16,12 +16,14 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .backends.interface import Backend, MachineSpec, Progress, check_tag
-from .connect import CHANNEL_NAME, open_channel
+from hostctl_channels.ports import PORTS
+
+from .backends.interface import CONSOLE, Backend, MachineSpec, Progress, check_tag
+from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
 from .errors import (
     BackendError,
     BootFailed,
@@ -29,15 +31,19 @@ from .errors import (
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
+    SnapshotExists,
     SnapshotNotFound,
 )
 from .guest import Guest
 from .lifecycle import MachineState, guard
-from .state import FilePulse, Home, MachineFiles, locked
+from .state import FilePulse, Home, MachineFiles, locked, write_atomic
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
+    from hostctl_channels.links.interface import Endpoint
+    from hostctl_channels.qga import QgaChannel
 
+    from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .report import MachineReport
 
@@ -69,10 +75,23 @@ class Machine(Guest):
         self._files = files
         self._pulse: FilePulse = files.pulse()
         self._backend = backend
-        self._channel: Channel | None = None
+        self._channel: BestChannel | None = None
+        self._only = AUTO
+        self._opening = asyncio.Lock()
+        self._steal = False
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
+
+    @property
+    def steal(self) -> bool:
+        """Whether lines that somebody else holds, as libvirt's consoles do, are taken from them."""
+        return self._steal
+
+    @steal.setter
+    def steal(self, steal: bool) -> None:
+        if steal != self._steal:
+            self._steal, self._channel = steal, None  # its ports were asked for the other way
 
     @property
     def directory(self) -> Path:
@@ -84,10 +103,36 @@ class Machine(Guest):
         """All that the serial console said since the last start."""
         return self._files.console_log
 
+    async def fetch_console_log(self) -> Path:
+        """Make `console_log` current, where the hypervisor keeps it elsewhere; return its path."""
+        await self._backend.fetch_console()
+        return self._files.console_log
+
     @property
     def console_socket(self) -> Path:
-        """The serial console, for one client at a time; there while the machine is alive."""
+        """QEMU's own: the serial console, for one client at a time; there while it is alive."""
         return self._files.socket("console")
+
+    def use_channel(self, key: str) -> None:
+        """Reach the guest by one channel only, by its key in `connect.LINES`, or the best ("auto").
+
+        Raises:
+            ConfigError: there is no such channel.
+        """
+        if key != AUTO:
+            line_named(key)
+        self._only, self._channel = key, None
+
+    async def console_endpoint(self) -> Endpoint:
+        """Return where the serial console is reached, by one client at a time.
+
+        Raises:
+            BackendError: there is none, or its hypervisor keeps it to itself.
+        """
+        endpoints = await self._backend.endpoints(steal=self._steal)
+        if CONSOLE not in endpoints:
+            raise BackendError(f"machine {self.name!r} has no serial console")
+        return endpoints[CONSOLE]
 
     def uptime_s(self) -> float | None:
         """Return how long its process has run, or None if it has none."""
@@ -97,7 +142,7 @@ class Machine(Guest):
 
     async def state(self) -> MachineState:
         """Return the state. A process found dead is cleaned up, unless someone is at it already."""
-        state = self._backend.state()
+        state = await self._backend.state()
         if not state.is_alive and self._files.run.exists():
             with contextlib.suppress(Busy, MachineNotFound):
                 async with self._locked("clean up", timeout_s=0):
@@ -127,7 +172,7 @@ class Machine(Guest):
             # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
             # guest's right.
             async with self._locked("start"):
-                if self._backend.state().is_alive:
+                if (await self._backend.state()).is_alive:
                     await self._backend.allow_reboot()
 
     async def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
@@ -135,7 +180,7 @@ class Machine(Guest):
 
         `force` asks nobody. Fine when it is stopped; a crashed one is cleaned up.
         """
-        async with self._locked("stop"):
+        async with self._locked("stop", thaw=not force):
             state = await self._backend.settle()
             guard(self.name, state, "stop")
             if state.is_alive and not force and not await self._shut_down(timeout_s):
@@ -176,18 +221,27 @@ class Machine(Guest):
         if wait:
             await self._ready(timeout_s)
 
-    async def delete(self, *, force: bool = False) -> None:
+    async def delete(self, *, force: bool = False, undefine: bool = False) -> None:
         """Remove the machine with its disks and logs; `force` kills it first if it is alive.
+
+        One that was adopted is only forgotten, alive or not, and `force` does not change that: it
+        is somebody else's. `undefine` removes it from its hypervisor too; its disks stay even then.
 
         Raises:
             WrongState: it is alive.
         """
-        async with self._locked("delete"):
+        if self._backend.is_adopted and not undefine:
+            async with self._locked("forget"):
+                await self._home.remove(self._files)
+            await self.close()
+            return
+        async with self._locked("delete", thaw=False):
             state = await self._backend.settle()
             if force and state.is_alive:
                 await self._backend.kill()
                 state = MachineState.STOPPED
             guard(self.name, state, "delete")
+            await self._backend.remove()
             await self._home.remove(self._files)
         await self.close()
 
@@ -209,7 +263,7 @@ class Machine(Guest):
                 while await self.state() is not state:  # noqa: ASYNC110 other processes change it
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            now = self._backend.state().value
+            now = (await self._backend.state()).value
             raise DeadlineExceeded(
                 f"machine {self.name!r} is {now}, not {state.value}, after {timeout_s:g} s"
             ) from None
@@ -219,33 +273,126 @@ class Machine(Guest):
         from .report import MachineReport
 
         state = await self.state()
-        guest_nics, capabilities = None, None
+        guest_nics, capabilities, line, reason = None, None, None, None
         if state is MachineState.RUNNING:
             guest_nics, capabilities = await self._guest_view()
+            channel = await self._open_channel()
+            line, reason = channel.line, channel.reason or None
         return MachineReport.of(
             self.spec,
             state,
             await self._backend.describe(),
             guest_nics=guest_nics,
-            channel=CHANNEL_NAME,
+            channel=(line or LINES[0]).title,
+            channel_reason=reason,
             capabilities=capabilities,
             snapshots=await self.list_snapshots(),
             directory=self.directory,
             console_log=self.console_log,
         )
 
+    # Ways in
+
+    async def channels(self) -> tuple[Look, ...]:
+        """Try every way into the running guest, and tell what each can, or why it cannot be had.
+
+        May take a minute, for what does not answer is waited for.
+        """
+        from .attach import look
+
+        guard(self.name, await self.state(), "reach")
+        await self.close()  # our own connection may hold a line
+        return await look(await self._site())
+
+    async def attach(
+        self, *, persist: bool = False, dry_run: bool = False, progress: Progress | None = None
+    ) -> Attachment:
+        """Bring our agent into a running guest by any foothold; fine when it answers already.
+
+        `persist` installs it as a service; `dry_run` only tells what would be done.
+
+        Raises:
+            AttachFailed: there is no foothold, or no agent came of it; `detach` undoes the rest.
+        """
+        from .attach import attach
+
+        async with self._locked("attach"):
+            guard(self.name, await self._backend.settle(), "reach")
+            await self.close()
+            plug = self._plug if self._backend.capabilities.plug else None
+            found = await attach(
+                await self._site(),
+                self._files.attached,
+                plug,
+                is_kept=persist,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        self._forget_channel()
+        return found
+
+    @property
+    def is_attached(self) -> bool:
+        """True from the first change that `attach` makes in the guest until `detach`."""
+        return self._files.attached.exists()
+
+    async def detach(self) -> Attachment:
+        """Take away what `attach` brought: the agent, its service, ports that were added.
+
+        Raises:
+            AttachFailed: nothing was attached, or the guest cannot be reached.
+        """
+        from .attach import detach
+
+        async with self._locked("detach"):
+            guard(self.name, await self._backend.settle(), "reach")
+            await self.close()
+            found = await detach(await self._site(), self._files.attached)
+            await self._backend.unplug()
+        self._forget_channel()
+        return found
+
+    def set_login(self, login: Path) -> None:
+        """Keep who logs in at the guest's serial line, from a file as `Login.read` takes it."""
+        from hostctl_channels.login import Login
+
+        Login.read(login)
+        write_atomic(self._files.login, login.read_bytes())
+
     # Snapshots
 
-    async def save_snapshot(self, tag: str) -> None:
+    async def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
         """Save RAM and disks of the living machine under `tag`; then it goes on, or stays paused.
+
+        With `quiesce` the guest's file systems are frozen meanwhile, by QEMU's guest agent: the
+        disks hold them whole. They are thawed before this returns or raises.
 
         Raises:
             SnapshotExists: the tag is taken.
+            Refused: `quiesce`, and no guest agent answers, or it may not; nothing was saved.
+            WrongState: `quiesce` of a machine that is paused.
         """
         check_tag(tag)
         async with self._locked("save a snapshot"):
-            guard(self.name, await self._backend.settle(), "snapshot")
-            await self._backend.save_snapshot(tag, SNAPSHOT_S)
+            state = await self._backend.settle()
+            guard(self.name, state, "snapshot")
+            epoch = self._pulse.epoch()
+            if quiesce:
+                guard(self.name, state, "reach")
+                await self._save_quiesced(tag)
+            else:
+                await self._backend.save_snapshot(tag, SNAPSHOT_S)
+        if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
+            await self.close()
+
+    async def _save_quiesced(self, tag: str) -> None:
+        if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
+            raise SnapshotExists(self.name, tag)
+        from .quiesce import noted, quiesced
+
+        async with self._guest_agent() as agent, quiesced(self._files, agent):
+            with noted(self._files, tag):
+                await self._backend.save_snapshot(tag, SNAPSHOT_S)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""
@@ -269,6 +416,7 @@ class Machine(Guest):
             # Cut before and after: whoever connects in between must notice too, and a hostctl
             # killed half way must have told everyone.
             self._pulse.cut()
+            self._mark_frozen(tag)
             if state.is_alive:
                 await self._backend.load_snapshot(tag, SNAPSHOT_S)
             else:
@@ -277,6 +425,8 @@ class Machine(Guest):
             self._pulse.set_suspended(snapshot.paused)
             if not snapshot.paused:
                 await self._backend.resume()
+                if self._files.frozen.exists():
+                    await self._thaw()
         await self.close()
         if not snapshot.paused:
             await self._refresh()
@@ -286,16 +436,23 @@ class Machine(Guest):
         async with self._locked("delete a snapshot"):
             await self._backend.settle()
             await self._backend.delete_snapshot(tag, SNAPSHOT_S)
+            if self._files.quiesced.exists():
+                from .quiesce import forget
+
+                forget(self._files, tag)
 
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
         if self._channel is not None:
             await self._channel.close()
+        await self._backend.close()
 
     # How
 
     @contextlib.asynccontextmanager
-    async def _locked(self, doing: str, timeout_s: float | None = None) -> AsyncIterator[None]:
+    async def _locked(
+        self, doing: str, timeout_s: float | None = None, *, thaw: bool = True
+    ) -> AsyncIterator[None]:
         limit_s = LOCK_S if timeout_s is None else timeout_s
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -304,26 +461,81 @@ class Machine(Guest):
                 )
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None
+            if thaw and self._files.frozen.exists():
+                await self._thaw()
             yield
 
-    def _reach(self) -> Channel:
+    async def _recover(self) -> None:
+        """Undo what a killed hostctl left, unless somebody is at it; the guest would hang."""
+        if self._files.frozen.exists():
+            with contextlib.suppress(Busy):
+                async with self._locked("thaw", timeout_s=0):
+                    pass
+
+    async def _thaw(self) -> None:
+        if not (await self._backend.state()).is_alive:
+            self._files.frozen.unlink(missing_ok=True)
+        elif not self._pulse.suspended():
+            from .quiesce import thaw_leftover
+
+            async with self._guest_agent() as agent:
+                await thaw_leftover(self._files, agent)
+
+    def _mark_frozen(self, tag: str) -> None:
+        """Note that what comes back with snapshot `tag` is frozen, if it was saved so."""
+        if self._files.quiesced.exists():
+            from .quiesce import is_quiesced
+
+            if is_quiesced(self._files, tag):
+                self._files.frozen.touch(mode=0o600)
+
+    @contextlib.asynccontextmanager
+    async def _guest_agent(self) -> AsyncIterator[QgaChannel]:
+        """Yield QEMU's guest agent, whatever channel else is used: only it can freeze."""
+        site = Site(await self._backend.endpoints(), self._files.runtime, self._pulse)
+        agent = guest_agent(site)
+        try:
+            yield agent
+        finally:
+            await agent.close()
+
+    async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
         # A connection that was in order a moment ago says more than its process' existence.
         if self._channel and self._channel.is_warm and not self._pulse.suspended():
             return self._channel
-        guard(self.name, self._backend.state(), "reach")
-        return self._open_channel()
+        guard(self.name, await self._backend.state(), "reach")
+        return await self._open_channel()
 
-    def _open_channel(self) -> Channel:
-        if self._channel is None:
-            self._channel = open_channel(
-                self._backend.endpoints(), self._files.runtime, self._pulse
-            )
-        return self._channel
+    async def _site(self) -> Site:
+        endpoints = await self._backend.endpoints(steal=self._steal)
+        return Site(endpoints, self._files.runtime, self._pulse, self._files.login)
+
+    async def _plug(self) -> Mapping[str, Endpoint]:
+        await self._backend.plug(PORTS)
+        return await self._backend.endpoints(steal=self._steal)
+
+    def _forget_channel(self) -> None:
+        self._files.channel.unlink(missing_ok=True)
+        self._channel = None
+
+    async def _open_channel(self) -> BestChannel:
+        async with self._opening:
+            if self._channel is None:
+                self._channel = open_channel(
+                    await self._backend.endpoints(steal=self._steal),
+                    self._files.runtime,
+                    self._pulse,
+                    self._files.channel,
+                    self._only,
+                    self._recover,
+                    self._files.login,
+                )
+            return self._channel
 
     async def _ready(self, timeout_s: float) -> None:
         """Wait until the agent answers, or QEMU ends, or time is up."""
-        connecting = asyncio.ensure_future(self._open_channel().connect(timeout_s))
+        connecting = asyncio.ensure_future(self._connect(timeout_s))
         dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
         try:
             await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
@@ -337,6 +549,9 @@ class Machine(Guest):
                 task.cancel()
             await asyncio.gather(connecting, dying, return_exceptions=True)
 
+    async def _connect(self, timeout_s: float) -> None:
+        await (await self._open_channel()).connect(timeout_s)
+
     async def _boot_failed(self, error: BaseException | None, timeout_s: float) -> BootFailed:
         hint = f"hostctl console {self.name}"
         # The line breaks a moment before the process is gone.
@@ -346,7 +561,7 @@ class Machine(Guest):
             what = f"its agent did not answer within {timeout_s:g} s"
         else:
             what = f"its agent cannot be reached: {error}"
-        stderr, console = self._backend.last_words()
+        stderr, console = await self._backend.last_words()
         said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
         return BootFailed(
             f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
@@ -394,7 +609,7 @@ class Machine(Guest):
             return
         try:
             async with asyncio.timeout(REFRESH_S):
-                channel = self._reach()
+                channel = await self._reach()
                 await channel.set_clock(time.time())
                 await channel.feed_entropy(os.urandom(64))
         except (HostctlError, TimeoutError) as err:
@@ -405,7 +620,7 @@ class Machine(Guest):
             async with asyncio.timeout(NICS_S):
                 result = await self.exec("ls", "/sys/class/net", check=True)
                 nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
-                capabilities = tuple(sorted(self._reach().capabilities))
+                capabilities = tuple(sorted((await self._reach()).capabilities))
         except (HostctlError, TimeoutError) as err:
             logger.info("machine %s: its guest does not answer: %s", self.name, err)
             return None, None

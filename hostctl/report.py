@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .backends.interface import MachineSpec
-from .backends.report import BackendReport, DiskReport, Nic, Snapshot
+from .backends.report import BackendReport, DiskReport, Nic, PortReport, Snapshot
 from .lifecycle import MachineState
 
 __all__ = ["MachineReport"]
@@ -26,10 +26,13 @@ class MachineReport:
     image: str | None
     memory_mib: int
     cpus: int
+    hypervisor: str
     disks: tuple[DiskReport, ...]
+    ports: tuple[PortReport, ...] | None
     nics: tuple[Nic, ...] | None  # what the hypervisor shows; () is the proof that there is none
     guest_nics: tuple[str, ...] | None  # what the guest shows: ("lo",) without a network
     channel: str
+    channel_reason: str | None  # why no better one is used
     capabilities: tuple[str, ...] | None
     snapshots: tuple[Snapshot, ...]
     directory: Path
@@ -44,6 +47,7 @@ class MachineReport:
         *,
         guest_nics: tuple[str, ...] | None,
         channel: str,
+        channel_reason: str | None,
         capabilities: tuple[str, ...] | None,
         snapshots: tuple[Snapshot, ...],
         directory: Path,
@@ -61,10 +65,13 @@ class MachineReport:
             image=spec.image,
             memory_mib=spec.memory_mib,
             cpus=spec.cpus,
+            hypervisor=backend.hypervisor,
             disks=backend.disks,
+            ports=backend.ports,
             nics=backend.nics,
             guest_nics=guest_nics,
             channel=channel,
+            channel_reason=channel_reason,
             capabilities=capabilities,
             snapshots=snapshots,
             directory=directory,

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 MAX_SOCKET_PATH = (
     107  # sockaddr_un.sun_path is 108 bytes on Linux, with the NUL (unix(7)); 104 on macOS
 )
-LONGEST_SOCKET = "console.sock"
+LONGEST_SOCKET = "serial.1.sock"
 LOCK_POLL_S = 0.02
 TEMPORARY = ".tmp-"
 TAIL_BYTES = 64 * 1024  # of a log that the guest writes: enough for its last words, bounded
@@ -86,9 +86,34 @@ class MachineFiles:
         return self.directory / "suspended"
 
     @property
+    def attached(self) -> Path:
+        """What `attach` brought into the guest."""
+        return self.directory / "attached.json"
+
+    @property
+    def login(self) -> Path:
+        """Who logs in at the guest's serial line, for our owner's eyes only."""
+        return self.directory / "login.toml"
+
+    @property
     def answered(self) -> Path:
         """There once the guest's agent has answered: from then on silence is worth waiting out."""
         return self.directory / "answered"
+
+    @property
+    def channel(self) -> Path:
+        """Which line into the guest answered last; see connect.py."""
+        return self.directory / "channel"
+
+    @property
+    def frozen(self) -> Path:
+        """There while somebody holds the guest's file systems frozen, or was killed doing so."""
+        return self.directory / "frozen"
+
+    @property
+    def quiesced(self) -> Path:
+        """The tags of snapshots whose file systems were frozen; absent if there is none."""
+        return self.directory / "quiesced.json"
 
     @property
     def snapshots(self) -> Path:

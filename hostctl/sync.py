@@ -18,7 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
+from .controller import BACKEND
 from .guest import MAX_READ
 from .lifecycle import MachineState
 from .state import Home
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, ExitStatus, FileInfo, Result
     from hostctl_channels.interface import Process as AsyncProcess
     from hostctl_channels.interface import Progress as ByteProgress
+    from hostctl_channels.links.interface import Endpoint
 
+    from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .guest import Env, LocalPath
     from .report import MachineReport
@@ -69,8 +72,21 @@ class Controller:
             self._loop.call(self._async.close())
             self._loop.close()
 
-    def create(self, spec: MachineSpec) -> Machine:
-        return Machine(self._loop, self._loop.call(self._async.create(spec)))
+    def create(
+        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+    ) -> Machine:
+        made = self._async.create(spec, backend=backend, connect=connect)
+        return Machine(self._loop, self._loop.call(made))
+
+    def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
+        found = self._async.adopt(domain, connect=connect, name=name)
+        return Machine(self._loop, self._loop.call(found))
+
+    def adopt_foreign(
+        self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
+    ) -> Machine:
+        found = self._async.adopt_foreign(name, monitor=monitor, lines=lines)
+        return Machine(self._loop, self._loop.call(found))
 
     def machine(self, name: str) -> Machine:
         return Machine(self._loop, self._async.machine(name))
@@ -103,6 +119,23 @@ class Machine:
     def console_socket(self) -> Path:
         return self._async.console_socket
 
+    def use_channel(self, key: str) -> None:
+        self._async.use_channel(key)
+
+    @property
+    def steal(self) -> bool:
+        return self._async.steal
+
+    @steal.setter
+    def steal(self, steal: bool) -> None:
+        self._async.steal = steal
+
+    def fetch_console_log(self) -> Path:
+        return self._loop.call(self._async.fetch_console_log())
+
+    def console_endpoint(self) -> Endpoint:
+        return self._loop.call(self._async.console_endpoint())
+
     def uptime_s(self) -> float | None:
         return self._async.uptime_s()
 
@@ -126,19 +159,38 @@ class Machine:
     def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
         self._loop.call(self._async.reset(wait=wait, timeout_s=timeout_s))
 
-    def delete(self, *, force: bool = False) -> None:
-        self._loop.call(self._async.delete(force=force))
+    def delete(self, *, force: bool = False, undefine: bool = False) -> None:
+        self._loop.call(self._async.delete(force=force, undefine=undefine))
 
     def wait(
         self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120
     ) -> None:
         self._loop.call(self._async.wait(state, timeout_s))
 
+    def channels(self) -> tuple[Look, ...]:
+        return self._loop.call(self._async.channels())
+
+    def attach(
+        self, *, persist: bool = False, dry_run: bool = False, progress: Progress | None = None
+    ) -> Attachment:
+        found = self._async.attach(persist=persist, dry_run=dry_run, progress=progress)
+        return self._loop.call(found)
+
+    @property
+    def is_attached(self) -> bool:
+        return self._async.is_attached
+
+    def detach(self) -> Attachment:
+        return self._loop.call(self._async.detach())
+
+    def set_login(self, login: Path) -> None:
+        self._async.set_login(login)
+
     def describe(self) -> MachineReport:
         return self._loop.call(self._async.describe())
 
-    def save_snapshot(self, tag: str) -> None:
-        self._loop.call(self._async.save_snapshot(tag))
+    def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
+        self._loop.call(self._async.save_snapshot(tag, quiesce=quiesce))
 
     def list_snapshots(self) -> tuple[Snapshot, ...]:
         return self._loop.call(self._async.list_snapshots())

@@ -6,10 +6,19 @@ At home a test whose real part is missing is skipped. Where `HOSTCTL_REQUIRE` na
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.qga import BINARY
+
+if TYPE_CHECKING:
+    from tests.libvirt.daemon import Daemon
 
 VM_TIMEOUT_S = 300  # a cold boot under TCG on a busy two-core box, and the test itself
 
@@ -36,13 +45,34 @@ PARTS: Mapping[str, Part] = {
     "dash": _program("dash", "dash"),
     "bash": _program("bash", "bash"),
     "mksh": _program("mksh", "mksh"),
+    "start-stop-daemon": _program("start-stop-daemon", "dpkg"),
     "strace": _program("strace", "strace"),
     "zsh": _program("zsh", "zsh"),
     "fish": _program("fish", "fish"),
     "shellcheck": _program("shellcheck", "shellcheck"),
     "shfmt": _program("shfmt", "shfmt"),
+    "agetty": Part(lambda: os.path.exists("/sbin/agetty"), "apt-get install util-linux"),
     "dpkg-deb": _program("dpkg-deb", "dpkg"),
     "apt-get": _program("apt-get", "apt"),
+    "qemu-ga": Part(lambda: shutil.which(BINARY) is not None, "apt-get install qemu-guest-agent"),
+    "mmdebstrap": _program("mmdebstrap", "mmdebstrap"),
+    "fakechroot": _program("fakechroot", "fakechroot"),
+    "fakeroot": _program("fakeroot", "fakeroot"),
+    "mke2fs": Part(
+        lambda: shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
+        "apt-get install e2fsprogs",
+    ),
+    "libvirt": Part(
+        lambda: Path("/usr/sbin/libvirtd").exists() and find_spec("libvirt") is not None,
+        "apt-get install libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients "
+        "libvirt-dev; pip install libvirt-python",
+    ),
+    "libvirt-python": Part(
+        lambda: find_spec("libvirt") is not None,
+        "apt-get install libvirt-dev pkg-config gcc; pip install libvirt-python",
+    ),
+    "sshd": Part(lambda: Path("/usr/sbin/sshd").exists(), "apt-get install openssh-server"),
+    "nc": _program("nc", "netcat-openbsd"),
 }
 """Names for `@pytest.mark.needs(...)`."""
 
@@ -71,6 +101,16 @@ class Demand:
 _DEMAND = Demand.of(os.environ)
 
 
+@pytest.fixture(scope="session")
+def libvirtd() -> "Iterator[Daemon]":
+    """Return a libvirtd that runs for all tests that ask for it, and only for them."""
+    from tests.libvirt.daemon import Daemon
+
+    # Not tmp_path: its long name would not leave room for the sockets' paths.
+    with tempfile.TemporaryDirectory(prefix="hl-") as root, Daemon(Path(root)) as daemon:
+        yield daemon
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give machines time: a `vm` test without a timeout of its own gets `VM_TIMEOUT_S`."""
     for item in items:
@@ -80,6 +120,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail a test whose real parts are missing."""
+    if item.get_closest_marker("nightly") and not os.environ.get("HOSTCTL_NIGHTLY"):
+        pytest.skip(f"{HARMLESS}a nightly test; set HOSTCTL_NIGHTLY=1 to run it")
     for name in _needed_parts(item):
         part = PARTS[name]
         if part.is_present():

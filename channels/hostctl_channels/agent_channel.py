@@ -66,11 +66,13 @@ _FEATURES: Final = {
 class AgentChannel:
     """See interface.Channel.
 
-    `pulse` tells of the guest's time; `ports` are shared with other processes.
+    `pulse` tells of the guest's time; `ports` are shared with other processes; `work` names those
+    that take requests.
     """
 
-    def __init__(self, ports: PortPool, pulse: Pulse) -> None:
+    def __init__(self, ports: PortPool, pulse: Pulse, work: Collection[str] = WORK) -> None:
         self._ports = ports
+        self._work = work
         self._pulse = pulse
         self._idle: dict[str, Port] = {}
         self._streams = StreamSupply(ports)
@@ -90,7 +92,7 @@ class AgentChannel:
     @property
     def is_warm(self) -> bool:
         """See Channel."""
-        return any(port.is_fresh for name, port in self._idle.items() if name in WORK)
+        return any(port.is_fresh for name, port in self._idle.items() if name in self._work)
 
     async def connect(self, timeout_s: float) -> None:
         """See Channel."""
@@ -295,13 +297,13 @@ class AgentChannel:
 
     @asynccontextmanager
     async def _port(
-        self, timeout_s: float = _PORT_S, names: Collection[str] = WORK
+        self, timeout_s: float = _PORT_S, names: Collection[str] | None = None
     ) -> AsyncIterator[Port]:
         """Hold a port whose agent answers.
 
         It is kept for a moment if its conversation is in order afterwards.
         """
-        port = await self._take(names, timeout_s)
+        port = await self._take(names or self._work, timeout_s)
         try:
             yield port
         finally:

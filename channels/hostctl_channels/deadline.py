@@ -10,7 +10,7 @@ from typing import Self
 from .errors import ChannelReset, ChannelTimeout
 from .interface import Pulse
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "Timeline"]
 
 _LOOK_S = 0.2  # how often the pulse and the limit are looked at: two stat calls
 
@@ -74,7 +74,28 @@ class Deadline:
 
     def _verdict(self) -> ChannelReset | ChannelTimeout:
         if self._cut:
-            return ChannelReset(
-                f"{self._what}: the machine was restored, reset or stopped meanwhile"
-            )
+            return _reset(self._what)
         return ChannelTimeout(f"{self._what}: the guest did not answer within {self._limit_s:g} s")
+
+
+class Timeline:
+    """The guest's timeline as it is now, for what is made of several requests."""
+
+    def __init__(self, pulse: Pulse, what: str) -> None:
+        self._pulse = pulse
+        self._epoch = pulse.epoch()
+        self._what = what
+
+    @property
+    def is_cut(self) -> bool:
+        """True for ever once the machine was restored, reset or stopped."""
+        return self._pulse.epoch() != self._epoch
+
+    def check(self) -> None:
+        """Raise ChannelReset if the timeline was cut."""
+        if self.is_cut:
+            raise _reset(self._what)
+
+
+def _reset(what: object) -> ChannelReset:
+    return ChannelReset(f"{what}: the machine was restored, reset or stopped meanwhile")

@@ -6,6 +6,7 @@ HostctlError
 │   ├── ChannelReset        the guest's timeline was cut under a request: restore, reset, agent
 restarted
 │   ├── ChannelTimeout      no answer in time; also a TimeoutError
+│   ├── PortHeld            the line of one port is in somebody else's hands
 │   └── PortsBusy           every port of a kind is taken; also a TimeoutError
 ├── ProtocolError
 │   ├── LocalProtocolError  the caller asked for something the wire cannot carry; also a ValueError
@@ -17,6 +18,7 @@ restarted
     │   └── TransferFailed  a file could not be read or written
     │       └── ShortSource the source of a put ended early
     ├── OutputTooLarge      a command printed more than the caller was ready to keep
+    ├── LoginFailed         a console wants another user or password
     └── Refused             this guest lacks what the request needs
 """
 
@@ -37,7 +39,9 @@ __all__ = [
     "GuestError",
     "HostctlError",
     "LocalProtocolError",
+    "LoginFailed",
     "OutputTooLarge",
+    "PortHeld",
     "PortsBusy",
     "ProtocolError",
     "Refused",
@@ -81,6 +85,10 @@ class ChannelReset(ChannelError):
 
 class ChannelTimeout(ChannelError, TimeoutError):
     """No answer in time. The port was given up; the next request uses a fresh connection."""
+
+
+class PortHeld(ChannelError):
+    """Somebody else, who does not know our locks, has the line of a port. Nothing was sent."""
 
 
 class PortsBusy(ChannelError, TimeoutError):
@@ -140,6 +148,10 @@ class ShortSource(TransferFailed):
 
 class OutputTooLarge(GuestError):
     """A command printed more than `max_output_bytes`; it was killed."""
+
+
+class LoginFailed(GuestError):
+    """The console's login was refused. It is not tried again: that may lock the user out."""
 
 
 class Refused(GuestError):

@@ -11,16 +11,27 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .errors import PortsBusy
-from .links.interface import Link
-from .links.stream import open_unix
+from .errors import ChannelClosed, PortHeld, PortsBusy
+from .links.interface import Endpoint, Link
 
-__all__ = ["CONTROL", "PORTS", "PREFIX", "STREAM", "WORK", "Lease", "PortPool", "number", "suffix"]
+__all__ = [
+    "CONTROL",
+    "GUEST_AGENT",
+    "PORTS",
+    "PREFIX",
+    "SERIAL",
+    "STREAM",
+    "WORK",
+    "Lease",
+    "PortPool",
+    "number",
+    "suffix",
+]
 
 PREFIX: Final = "org.hostctl."
 CONTROL: Final = (PREFIX + "0",)  # short requests only, so that a signal never waits behind a file
@@ -29,13 +40,16 @@ STREAM: Final = tuple(
     f"{PREFIX}out.{n}" for n in range(8)
 )  # raw stdout or stderr of a running command: two per worker
 PORTS: Final = CONTROL + WORK + STREAM
+SERIAL: Final = "serial.1"  # the guest's second serial line, ttyS1; the first is its console
+GUEST_AGENT: Final = "org.qemu.guest_agent.0"  # where qemu-ga listens unless told otherwise
 
 _RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks
 
 
 def suffix(name: str) -> str:
     """Return the part of a port's name that the wire and the socket files use."""
-    return name.removeprefix(PREFIX)
+    # A socket's path has room for 107 bytes, and most of them are taken.
+    return "qga" if name == GUEST_AGENT else name.removeprefix(PREFIX)
 
 
 def number(name: str) -> str:
@@ -49,14 +63,12 @@ class Lease:
     `dirty` tells that its last holder ended in the middle of a request.
     """
 
-    def __init__(
-        self, name: str, link: Link, fd: int, dirty: bool, reopen: Callable[[], Awaitable[Link]]
-    ) -> None:
+    def __init__(self, name: str, link: Link, fd: int, dirty: bool, endpoint: Endpoint) -> None:
         self.name = name
         self.link = link
         self.dirty = dirty
         self._fd = fd
-        self._reopen = reopen
+        self._endpoint = endpoint
 
     @property
     def is_held(self) -> bool:
@@ -70,7 +82,7 @@ class Lease:
         """
         self.link.close()
         await asyncio.sleep(gap_s)
-        self.link = await self._reopen()
+        self.link = await self._endpoint.open()
 
     def release(self, *, clean: bool) -> None:
         """Hang up and let others have the port. Safe to call twice; only the first call counts."""
@@ -86,23 +98,16 @@ class Lease:
 class PortPool:
     """The ports of one machine.
 
-    `sockets` by full name, lock files in `lock_dir`, which must exist.
+    `endpoints` by full name, lock files in `lock_dir`, which must exist.
     """
 
-    def __init__(
-        self,
-        sockets: Mapping[str, Path],
-        lock_dir: Path,
-        *,
-        opener: Callable[[Path], Awaitable[Link]] = open_unix,
-    ) -> None:
-        self._sockets = dict(sockets)
+    def __init__(self, endpoints: Mapping[str, Endpoint], lock_dir: Path) -> None:
+        self._endpoints = dict(endpoints)
         self._lock_dir = lock_dir
-        self._opener = opener
 
     def has(self, names: Collection[str]) -> bool:
         """Tell whether the machine has any port of these."""
-        return any(name in self._sockets for name in names)
+        return any(name in self._endpoints for name in names)
 
     async def lease(
         self, names: Collection[str], timeout_s: float, *, unless: Collection[str] = ()
@@ -111,24 +116,31 @@ class PortPool:
 
         Raises:
             PortsBusy: all are still held after `timeout_s`; the message names the holders.
-            ChannelClosed: nobody listens at the socket.
+            ChannelClosed: nobody is at the port's other end.
         """
-        wanted = [name for name in names if name in self._sockets and name not in unless]
+        wanted = [name for name in names if name in self._endpoints and name not in unless]
         if not wanted:
             raise self._busy(wanted, 0)
         deadline = asyncio.get_running_loop().time() + timeout_s
         pause_s, longest_s = _RETRY_S
+        held: PortHeld | None = None
         while True:
             for name in wanted:
                 if (taken := self._try_lock(name)) is not None:
-                    return await self._open(name, *taken)
+                    try:
+                        return await self._open(name, *taken)
+                    except PortHeld as err:  # by somebody without locks: the next may be free
+                        held = err
             if asyncio.get_running_loop().time() >= deadline:
-                raise self._busy(wanted, timeout_s)
+                raise held or self._busy(wanted, timeout_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, longest_s)
 
     def _try_lock(self, name: str) -> tuple[int, bool] | None:
-        fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError as err:  # its folder goes when the machine stops
+            raise ChannelClosed("the machine has no lines: it does not run") from err
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -140,14 +152,14 @@ class PortPool:
         return fd, dirty
 
     async def _open(self, name: str, fd: int, dirty: bool) -> Lease:
-        path = self._sockets[name]
+        endpoint = self._endpoints[name]
         try:
-            link = await self._opener(path)
+            link = await endpoint.open()
         except BaseException:
             os.ftruncate(fd, 0)
             os.close(fd)
             raise
-        return Lease(name, link, fd, dirty, lambda: self._opener(path))
+        return Lease(name, link, fd, dirty, endpoint)
 
     def _busy(self, wanted: Collection[str], timeout_s: float) -> PortsBusy:
         if not wanted:

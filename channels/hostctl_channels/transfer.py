@@ -16,7 +16,7 @@ from .interface import FileInfo, Progress, PutOptions
 from .port import Port
 from .wire import Data, Done, Event, Failure, messages
 
-__all__ = ["download", "shown", "upload"]
+__all__ = ["Digest", "checked", "digest_of", "download", "shown", "upload"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,9 @@ _WORTH: Final = 4 << 20
 _MAX_PATH: Final = 4095  # Linux's PATH_MAX without its NUL
 
 
-class _Digest(Protocol):
+class Digest(Protocol):
+    """What is fed the bytes of a transfer."""
+
     def update(self, data: memoryview | bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
 
@@ -56,10 +58,10 @@ async def upload(
         TransferFailed: the guest could not; ShortSource: the source had fewer bytes. The target is
         as it was.
     """
-    digest = _digest(options.verify)
+    digest = digest_of(options.verify)
     await port.ask(
         messages.put(
-            _checked(path),
+            checked(path),
             size_bytes,
             mode=options.mode,
             mtime_s=options.mtime_s,
@@ -89,7 +91,7 @@ async def _body(
     source: BinaryIO,
     size_bytes: int,
     answer: asyncio.Future[Event],
-    digest: _Digest | None,
+    digest: Digest | None,
     progress: Progress | None,
     path: bytes,
 ) -> None:
@@ -147,8 +149,8 @@ async def download(
         `max_bytes`.
             `sink` then holds a part.
     """
-    digest = _digest(verify)
-    await port.ask(messages.get(_checked(path), stat=stat, verify=digest is not None))
+    digest = digest_of(verify)
+    await port.ask(messages.get(checked(path), stat=stat, verify=digest is not None))
     size, last = 0, None
     async for event in port.events():
         last = event
@@ -170,13 +172,14 @@ async def download(
     return FileInfo(size, last.mode, last.mtime_s, last.sha256)
 
 
-def _keep(view: memoryview, sink: BinaryIO, digest: _Digest | None) -> None:
+def _keep(view: memoryview, sink: BinaryIO, digest: Digest | None) -> None:
     sink.write(view)
     if digest:
         digest.update(view)
 
 
-def _digest(verify: str | None) -> _Digest | None:
+def digest_of(verify: str | None) -> Digest | None:
+    """Return a digest to be fed, if one is asked for. Raises LocalProtocolError for other kinds."""
     if verify is None:
         return None
     if verify != "sha256":
@@ -186,7 +189,8 @@ def _digest(verify: str | None) -> _Digest | None:
     return hashlib.sha256()
 
 
-def _checked(path: bytes) -> bytes:
+def checked(path: bytes) -> bytes:
+    """Return a path that no tool takes for an option. Raises LocalProtocolError if it is none."""
     if not path or b"\0" in path or len(path) > _MAX_PATH:
         raise LocalProtocolError(f"not a path: {shown(path[:80])}")
     return path if path.startswith((b"/", b"./")) else b"./" + path

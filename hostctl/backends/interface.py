@@ -8,7 +8,7 @@ steps are policy, and live in `hostctl.machine`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,9 +17,13 @@ from ..errors import ConfigError
 from ..lifecycle import MachineState
 
 if TYPE_CHECKING:
+    from hostctl_channels.links.interface import Endpoint
+
     from .report import BackendReport, DiskReport, Nic, Snapshot
 
 __all__ = [
+    "CONSOLE",
+    "GUEST_AGENT",
     "Backend",
     "BackendReport",
     "Capabilities",
@@ -32,6 +36,9 @@ __all__ = [
     "check_name",
     "check_tag",
 ]
+
+CONSOLE = "serial.0"  # the endpoint of the first serial line; the second is serial.1
+GUEST_AGENT = "org.qemu.guest_agent.0"
 
 Progress = Callable[[str], None]  # one short line of talk per step
 
@@ -95,6 +102,7 @@ class MachineSpec:
     disks: tuple[DiskSpec, ...] = ()
     accel: str = "auto"
     extra_args: tuple[str, ...] = ()
+    is_adopted: bool = False  # somebody else's machine: what it boots from is its own affair
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -104,7 +112,8 @@ class MachineSpec:
             raise ConfigError(f"memory of {self.memory_mib} MiB is out of range")
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ConfigError(f"{self.cpus} cpus are out of range")
-        if self.image is None and self.kernel is None and not self.disks:
+        boots = self.image is not None or self.kernel is not None or self.disks
+        if not boots and not self.is_adopted:
             raise ConfigError("a machine needs an image, a kernel or a disk to boot from")
 
     def to_json(self) -> dict[str, Any]:
@@ -123,6 +132,7 @@ class MachineSpec:
             ],
             "accel": self.accel,
             "extra_args": list(self.extra_args),
+            "is_adopted": self.is_adopted,
         }
 
     @classmethod
@@ -142,6 +152,7 @@ class MachineSpec:
             disks=disks,
             accel=data["accel"],
             extra_args=tuple(data["extra_args"]),
+            is_adopted=data.get("is_adopted", False),
         )
 
 
@@ -153,21 +164,27 @@ class Capabilities:
     reset: bool = True
     snapshots: bool = True
     live_snapshots: bool = True
+    channels: bool = True
+    console: bool = True
+    create: bool = True
+    plug: bool = False  # ports of ours into a machine that runs
 
 
 class Backend(Protocol):
     """One machine on one hypervisor. Who calls a changing method holds the machine's lock."""
 
     capabilities: Capabilities
+    is_adopted: bool
+    """Somebody else made the machine: to delete it is to forget it."""
 
     async def prepare(self) -> None:
         """Make the disks in the still private directory; on failure the caller removes it."""
 
-    def state(self) -> MachineState:
+    async def state(self) -> MachineState:
         """Return the state; cheap, changes nothing, needs no lock."""
 
     def uptime_s(self) -> float | None:
-        """Return how long the machine's process has run; as cheap as `state`."""
+        """Return how long the machine's process has run, if that is known; asks nobody."""
 
     async def settle(self) -> MachineState:
         """Clean up what a killed hostctl or a dead hypervisor left; return the true state."""
@@ -225,11 +242,36 @@ class Backend(Protocol):
     async def describe(self) -> BackendReport:
         """Ask the hypervisor; needs no lock."""
 
-    def endpoints(self) -> Mapping[str, Path]:
-        """Return the socket of each port, by the port's full name."""
+    async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
+        """Return where each port is reached, by the port's full name, and `CONSOLE`.
 
-    def last_words(self) -> tuple[str, str]:
+        `steal` takes a line that somebody else holds away from them, where that can be done.
+        """
+
+    async def plug(self, names: Sequence[str]) -> None:
+        """Add virtio-serial ports to the living machine; those that are there stay.
+
+        Raises:
+            BackendError: it has no place for them; `unplug` takes away what was added so far.
+        """
+
+    async def unplug(self) -> None:
+        """Take away all ports that `plug` has added; repeatable, also when nothing lives."""
+
+    async def fetch_console(self) -> None:
+        """Make the console log's file current, where the log is kept elsewhere."""
+
+    async def last_words(self) -> tuple[str, str]:
         """Return the ends of the hypervisor's stderr and of the console."""
+
+    async def remove(self) -> None:
+        """Remove the machine, which has no process, from the hypervisor; repeatable.
+
+        Its disks go with it, unless it is adopted.
+        """
+
+    async def close(self) -> None:
+        """Give back connections; the machine goes on, and this object may be used again."""
 
 
 def __getattr__(name: str) -> object:

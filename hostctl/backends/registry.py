@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 from ..errors import ConfigError
 from ..state import MachineFiles
 from .interface import Backend, MachineSpec
 
-__all__ = ["BACKENDS", "open_backend"]
+__all__ = ["BACKENDS", "new_options", "open_backend"]
 
-BACKENDS = MappingProxyType({"qemu": ".qemu.backend:QemuBackend"})
+BACKENDS = MappingProxyType(
+    {
+        "qemu": ".qemu.backend:QemuBackend",
+        "libvirt": ".libvirt.backend:LibvirtBackend",
+        "foreign": ".qemu.foreign:ForeignBackend",
+    }
+)
 
 
-def open_backend(kind: str, spec: MachineSpec, files: MachineFiles) -> Backend:
+def new_options(kind: str, name: str, connect: str | None) -> dict[str, Any]:
+    """Return what the back end of a new machine has to remember, for machine.json.
+
+    Raises:
+        ConfigError: the back end connects to nothing, and `connect` names something.
+    """
+    if kind == "libvirt":
+        from .libvirt.target import Target
+
+        return Target.new(name, connect).to_json()
+    if connect is not None:
+        raise ConfigError(f"back end {kind!r} connects to nothing", hint="use --backend libvirt")
+    return {}
+
+
+def open_backend(
+    kind: str, spec: MachineSpec, files: MachineFiles, options: Mapping[str, Any] | None = None
+) -> Backend:
     """Return the back end of one machine; costs nothing but the import.
+
+    `options` are the back end's own, as machine.json keeps them.
 
     Raises:
         ConfigError: no back end of that name.
@@ -24,5 +51,5 @@ def open_backend(kind: str, spec: MachineSpec, files: MachineFiles) -> Backend:
     if target is None:
         raise ConfigError(f"back end {kind!r} is unknown", hint=f"use one of {sorted(BACKENDS)}")
     module, _, name = target.partition(":")
-    backend: Backend = getattr(import_module(module, __package__), name)(spec, files)
+    backend: Backend = getattr(import_module(module, __package__), name)(spec, files, options or {})
     return backend

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-__all__ = ["BackendReport", "DiskReport", "Nic", "Snapshot"]
+__all__ = ["BackendReport", "DiskReport", "Nic", "PortReport", "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A saved moment of a machine. Its size is that of RAM and devices, without the disks."""
+    """A saved moment of a machine. Its size is that of RAM and devices, without the disks.
+
+    None is a size that the hypervisor does not tell.
+    """
 
     tag: str
     created: datetime
-    vm_state_bytes: int
+    vm_state_bytes: int | None
     has_ram: bool = True
     paused: bool = False
 
@@ -26,6 +29,14 @@ class Nic:
 
     kind: str
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortReport:
+    """A port of a machine; `is_open`: a program in the guest has opened it, None: not known."""
+
+    name: str
+    is_open: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +60,5 @@ class BackendReport:
     run_state: str | None = None
     nics: tuple[Nic, ...] | None = None
     disks: tuple[DiskReport, ...] = ()
+    hypervisor: str = "qemu"
+    ports: tuple[PortReport, ...] | None = None

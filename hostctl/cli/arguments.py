@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from . import units
 
 _T = TypeVar("_T")
+_Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -72,8 +73,72 @@ def create(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one more word for QEMU's command line, such as --qemu-arg=-name; repeatable",
     )
+    where = parser.add_argument_group("where it runs")
+    where.add_argument(
+        "--backend",
+        choices=("qemu", "libvirt"),
+        default="qemu",
+        help="a QEMU of its own (default), or a domain of libvirt",
+    )
+    _add_connect(where)
     parser.add_argument("--start", action="store_true", help="start it, and wait until it answers")
     _add_timeout(parser, "with --start: how long to wait (default: 120s)", 120)
+    _add_json(parser)
+
+
+def attach(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl attach`."""
+    place = parser.add_argument(
+        "place",
+        metavar="TARGET",
+        help="a machine; or with --connect a domain of libvirt; or the QMP socket of a QEMU that "
+        "somebody else started; or a serial line: a tty, a Unix socket, a URL like socket://HOST:PORT",
+    )
+    _complete(place, _MACHINE)
+    parser.add_argument("--name", metavar="NAME", help="what to call a machine that is new here")
+    parser.add_argument("--connect", metavar="URI", help="the libvirt that has the domain TARGET")
+    parser.add_argument(
+        "--line",
+        metavar="PORT=PLACE",
+        action="append",
+        default=[],
+        help="with a QMP socket: where one of its ports is reached, such as "
+        "org.qemu.guest_agent.0=/run/qga.sock or serial.1=/dev/pts/3; repeatable",
+    )
+    login = parser.add_mutually_exclusive_group()
+    _add_file(
+        login,
+        "--login",
+        metavar="FILE",
+        help='who logs in at the serial line: user = "…", password = "…", readable by you alone',
+    )
+    login.add_argument("--user", metavar="USER", help="the same, the password is asked for")
+    parser.add_argument(
+        "--persist", action="store_true", help="install the agent as a service of the guest"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    _add_json(parser)
+
+
+def detach(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl detach`."""
+    _add_name(parser)
+    _add_json(parser)
+
+
+def caps(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl caps`."""
+    _add_name(parser)
+    _add_json(parser)
+
+
+def adopt(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl adopt`."""
+    parser.add_argument("domain", metavar="DOMAIN", help="a domain of libvirt, by name or uuid")
+    _add_connect(parser)
+    parser.add_argument(
+        "--name", metavar="NAME", help="what to call the machine (default: the domain's name)"
+    )
     _add_json(parser)
 
 
@@ -112,6 +177,12 @@ def delete(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl delete`."""
     _add_names(parser)
     parser.add_argument("-f", "--force", action="store_true", help="also when it runs")
+    parser.add_argument(
+        "--undefine",
+        action="store_true",
+        help="of an adopted domain, which is only forgotten otherwise: remove it from libvirt; its "
+        "disks stay",
+    )
     _add_json(parser)
 
 
@@ -164,9 +235,11 @@ def exec_(parser: argparse.ArgumentParser) -> None:
         "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
     )
     _add_timeout(parser, "kill it after this long, and exit with 124", None)
+    _add_channel(parser)
     parser.add_argument(
         "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
     )
+    _add_steal(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
 examples:
@@ -197,7 +270,9 @@ def cp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--preserve", action="store_true", help="keep permissions and modification time"
     )
+    _add_channel(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    _add_steal(parser)
     _add_json(parser)
     parser.epilog = """\
 examples:
@@ -209,7 +284,17 @@ A local file with a colon in its name is written ./like:this."""
 
 
 def snapshot_save(parser: argparse.ArgumentParser) -> None:
-    """Declare `hostctl snapshot save`; `restore` and `delete` take the same."""
+    """Declare `hostctl snapshot save`."""
+    snapshot_tag(parser)
+    parser.add_argument(
+        "--quiesce",
+        action="store_true",
+        help="freeze the guest's file systems meanwhile, by its QEMU guest agent",
+    )
+
+
+def snapshot_tag(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl snapshot restore`, and `delete`, which takes the same."""
     _add_name(parser)
     parser.add_argument("tag", metavar="TAG", help="the snapshot's name")
     _add_json(parser)
@@ -241,6 +326,7 @@ def console(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", action="store_true", help="print what the console said so far, and return"
     )
+    _add_steal(parser)
 
 
 def doctor(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +380,23 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     _complete(action, _MACHINE)
 
 
+def _add_connect(parser: _Container) -> None:
+    parser.add_argument(
+        "--connect",
+        metavar="URI",
+        help="the libvirt to use, such as qemu:///system or qemu+ssh://root@host/system (default: "
+        "the one of virsh)",
+    )
+
+
+def _add_steal(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steal",
+        action="store_true",
+        help="take ports over from whoever else holds their lines, such as virsh (libvirt only)",
+    )
+
+
 def _add_names(parser: argparse.ArgumentParser) -> None:
     action = parser.add_argument("names", metavar="NAME", nargs="+", help="the machine, or several")
     _complete(action, _MACHINE)
@@ -316,11 +419,17 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
     )
 
 
+def _add_channel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel",
+        choices=("auto", "agent", "qga"),
+        default="auto",
+        help="how to reach the guest: our agent, QEMU's guest agent, or the best (default)",
+    )
+
+
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON; its keys stay as they are")
-
-
-_Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def _add_file(parser: _Container, name: str, *, metavar: str, help: str) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hostctl.errors import BackendError, Busy
+from hostctl.errors import BackendError, Busy, ChannelError
+from hostctl_channels.links.interface import Endpoint, Link
 
 from . import opening, render
 
@@ -26,7 +27,7 @@ def console(args: argparse.Namespace) -> int:
 
 async def _log(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        log = controller.machine(args.name).console_log
+        log = await controller.machine(args.name).fetch_console_log()
     with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
         while chunk := file.read(2**16):
             sys.stdout.buffer.write(chunk)
@@ -35,15 +36,16 @@ async def _log(args: argparse.Namespace) -> int:
 
 async def _attach(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        socket = controller.machine(args.name).console_socket
-    with _alone(args.name, socket):
-        reader, writer = await _connect(args.name, socket)
-        render.talk(f"console of {args.name}; Ctrl-] leaves")
-        try:
-            with _raw_terminal():
-                left = await _carry(reader, writer)
-        finally:
-            writer.close()
+        machine = controller.machine(args.name)
+        machine.steal = args.steal
+        with _alone(args.name, machine.console_socket):
+            link = await _connect(args.name, await machine.console_endpoint())
+            render.talk(f"console of {args.name}; Ctrl-] leaves")
+            try:
+                with _raw_terminal():
+                    left = await _carry(link)
+            finally:
+                link.close()
     if not left:
         render.talk(f"console of {args.name} closed: the machine has stopped")
     return 0
@@ -63,43 +65,46 @@ def _alone(name: str, socket: Path) -> Iterator[None]:
         yield
 
 
-async def _connect(name: str, path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(name: str, endpoint: Endpoint) -> Link:
     try:
-        return await asyncio.open_unix_connection(path)
-    except OSError as err:
+        return await endpoint.open()
+    except ChannelError as err:
         raise BackendError(
-            f"cannot attach to the console of {name}: {(err.strerror or str(err)).lower()}",
+            f"cannot attach to the console of {name}: {err}",
             hint=f"is it running? hostctl start {name}; what it said: hostctl console --log {name}",
         ) from err
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+async def _carry(link: Link) -> bool:
     """Carry bytes both ways; return whether the user left, rather than the machine."""
     loop = asyncio.get_running_loop()
-    left = asyncio.Event()
-
-    def typed() -> None:
-        data = os.read(0, 4096)
-        before, key, _ = data.partition(LEAVE)
-        writer.write(before)
-        if key or not data:
-            left.set()
-
-    loop.add_reader(0, typed)
-    show = asyncio.create_task(_show(reader))
-    leave = asyncio.create_task(left.wait())
+    keys: asyncio.Queue[bytes] = asyncio.Queue()
+    loop.add_reader(0, lambda: keys.put_nowait(os.read(0, 4096)))
+    type_ = asyncio.create_task(_type(link, keys))
+    show = asyncio.create_task(_show(link))
     try:
-        await asyncio.wait((show, leave), return_when=asyncio.FIRST_COMPLETED)
-        return left.is_set()
+        await asyncio.wait((show, type_), return_when=asyncio.FIRST_COMPLETED)
+        return type_.done() and type_.exception() is None
     finally:
         loop.remove_reader(0)
         show.cancel()
-        leave.cancel()
+        type_.cancel()
+        await asyncio.gather(show, type_, return_exceptions=True)
 
 
-async def _show(reader: asyncio.StreamReader) -> None:
-    while data := await reader.read(2**16):
-        os.write(1, data)
+async def _type(link: Link, keys: asyncio.Queue[bytes]) -> None:
+    """Send what is typed; return when the user leaves."""
+    while data := await keys.get():
+        before, key, _ = data.partition(LEAVE)
+        await link.send(before)
+        if key:
+            return
+
+
+async def _show(link: Link) -> None:
+    buffer = bytearray(2**16)
+    while size := await link.receive_into(buffer):
+        os.write(1, buffer[:size])
 
 
 @contextlib.contextmanager

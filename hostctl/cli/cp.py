@@ -69,7 +69,9 @@ async def _copy(
 ) -> int:
     began = time.monotonic()
     async with opening.open_controller() as controller:
-        machine = controller.machine(source.machine or destination.machine or "")
+        name = source.machine or destination.machine or ""
+        machine = opening.machine(controller, name, args.channel)
+        machine.steal = args.steal
         if file is None:
             target, info = await _get(machine, args, source.path, destination.path)
         else:

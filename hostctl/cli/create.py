@@ -72,7 +72,7 @@ def parse_disk(text: str) -> DiskSpec:
 
 async def _create(args: argparse.Namespace, spec: MachineSpec) -> int:
     async with opening.open_controller() as controller:
-        machine = await controller.create(spec)
+        machine = await controller.create(spec, backend=args.backend, connect=args.connect)
         if args.start:
             render.talk(f"{spec.name}: created, starting")
             await machine.start(timeout_s=args.timeout_s)

@@ -82,19 +82,19 @@ async def _exec(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[byt
 async def _spawn(
     args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[bytes, bytes], relay: "_Relay"
 ) -> ExitStatus:
-    async with (
-        opening.open_controller() as controller,
-        controller.machine(args.name).spawn(
+    async with opening.open_controller() as controller:
+        machine = opening.machine(controller, args.name, args.channel)
+        machine.steal = args.steal
+        async with machine.spawn(
             *argv,
             stdin=args.interactive,
             env=env or None,
             cwd=args.workdir,
             user=args.user,
             timeout_s=args.timeout_s,
-        ) as process,
-    ):
-        relay.attach(process)
-        return await _converse(process, interactive=args.interactive)
+        ) as process:
+            relay.attach(process)
+            return await _converse(process, interactive=args.interactive)
 
 
 async def _converse(process: Process, *, interactive: bool) -> ExitStatus:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from typing import Any
 
+from hostctl.errors import BackendError
 from hostctl.machine import Machine
 
 from . import opening, render, units
@@ -32,12 +33,21 @@ async def _row(machine: Machine) -> dict[str, Any]:
     spec = machine.spec
     return {
         "name": machine.name,
-        "state": (await machine.state()).value,
+        "state": await _state(machine),
         "image": spec.image,
         "cpus": spec.cpus,
         "memory_mib": spec.memory_mib,
         "uptime_s": machine.uptime_s(),
     }
+
+
+async def _state(machine: Machine) -> str:
+    """Return the state; of a machine whose hypervisor cannot be asked, `unknown`."""
+    try:
+        return (await machine.state()).value
+    except BackendError as err:
+        render.say(render.error_line(err))
+        return "unknown"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -33,6 +33,10 @@ class Command(NamedTuple):
 # fmt: off
 COMMANDS: Final = tuple(Command(*row) for row in (
     ("create", "create:create", "make a machine, with no network", take.create),
+    ("attach", "attach:attach", "bring the agent into a guest by any foothold", take.attach),
+    ("detach", "attach:detach", "take away what attach brought", take.detach),
+    ("caps", "caps:caps", "try every way into a guest, and tell what each can", take.caps),
+    ("adopt", "adopt:adopt", "take a domain of libvirt as a machine", take.adopt),
     ("start", "power:start", "start machines, and wait until they answer", take.start),
     ("stop", "power:stop", "shut machines down, by force if they do not obey", take.stop),
     ("pause", "power:pause", "freeze running machines", take.pause),
@@ -46,8 +50,8 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("cp", "cp:cp", "copy a file into a machine or out of it", take.cp),
     ("snapshot save", "snapshot:save", "keep memory and disks as they are now", take.snapshot_save),
     ("snapshot list", "snapshot:list_snapshots", "list a machine's snapshots", take.snapshot_list),
-    ("snapshot restore", "snapshot:restore", "go back to a snapshot", take.snapshot_save),
-    ("snapshot delete", "snapshot:delete", "forget a snapshot", take.snapshot_save),
+    ("snapshot restore", "snapshot:restore", "go back to a snapshot", take.snapshot_tag),
+    ("snapshot delete", "snapshot:delete", "forget a snapshot", take.snapshot_tag),
     ("image build", "image:build", "build an image from its recipe", take.image_build),
     ("image list", "image:list_images", "list images and recipes", take.image_list),
     ("console", "console:console", "talk to a machine's serial console", take.console),

@@ -8,7 +8,9 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from hostctl.connect import AUTO
 from hostctl.controller import Controller
+from hostctl.machine import Machine
 
 from .exits import Exit
 
@@ -18,6 +20,14 @@ _ENDS: Final = {signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.HANGUP}
 def open_controller() -> Controller:
     """Return the user's controller, to be entered with `async with`."""
     return Controller()
+
+
+def machine(controller: Controller, name: str, channel: str) -> Machine:
+    """Return a machine, reached by `channel` as it was typed."""
+    found = controller.machine(name)
+    if channel != AUTO:
+        found.use_channel(channel)
+    return found
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

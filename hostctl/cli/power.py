@@ -55,7 +55,7 @@ def delete(args: argparse.Namespace) -> int:
     """Remove machines and what they stored."""
 
     async def move(machine: Machine) -> None:
-        await machine.delete(force=args.force)
+        await machine.delete(force=args.force, undefine=args.undefine)
 
     return _each(args, move, "deleted")
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from hostctl.backends.interface import DiskReport
+from hostctl.backends.report import DiskReport
 from hostctl.machine import MachineReport
 
 from . import opening, render, snapshot, units
@@ -59,11 +59,14 @@ def _lines(report: MachineReport) -> Iterator[tuple[str, str]]:
     yield "state", _state(report)
     yield "image", report.image or "-"
     yield "shape", f"{report.cpus} CPU, {units.show_size(report.memory_mib * 2**20)} memory"
+    yield "runs on", report.hypervisor
     if report.accel is not None:
         why = f" ({report.accel_reason})" if report.accel_reason else ""
         yield "accel", f"{report.accel}{why}"
     yield "network", network(report)
     yield "channel", _channel(report)
+    if report.ports is not None:
+        yield "ports", str(len(report.ports))
     for disk in report.disks:
         yield "disk", _disk(disk)
     for saved in report.snapshots:
@@ -79,9 +82,10 @@ def _state(report: MachineReport) -> str:
 
 
 def _channel(report: MachineReport) -> str:
+    why = f" ({report.channel_reason})" if report.channel_reason else ""
     if report.capabilities is None:
-        return f"{report.channel}: not asked, or no answer"
-    return f"{report.channel}: {', '.join(report.capabilities)}"
+        return f"{report.channel}: not asked, or no answer{why}"
+    return f"{report.channel}: {', '.join(report.capabilities)}{why}"
 
 
 def _disk(disk: DiskReport) -> str:
@@ -99,11 +103,16 @@ def _as_json(report: MachineReport) -> dict[str, Any]:
         "image": report.image,
         "cpus": report.cpus,
         "memory_mib": report.memory_mib,
+        "hypervisor": report.hypervisor,
         "accel": report.accel,
         "accel_reason": report.accel_reason,
         "network": _network_json(report),
         "channel": report.channel,
+        "channel_reason": report.channel_reason,
         "capabilities": None if report.capabilities is None else list(report.capabilities),
+        "ports": None
+        if report.ports is None
+        else [{"name": port.name, "is_open": port.is_open} for port in report.ports],
         "disks": list(map(_disk_json, report.disks)),
         "snapshots": list(map(snapshot.as_json, report.snapshots)),
         "directory": str(report.directory),

@@ -13,7 +13,8 @@ from . import opening, render, units
 
 def save(args: argparse.Namespace) -> int:
     """Keep this moment under a tag."""
-    return _move(args, lambda machine, tag: machine.save_snapshot(tag), "saved")
+    quiesce: bool = args.quiesce
+    return _move(args, lambda machine, tag: machine.save_snapshot(tag, quiesce=quiesce), "saved")
 
 
 def restore(args: argparse.Namespace) -> int:
@@ -75,5 +76,5 @@ def _row(snapshot: Snapshot) -> tuple[str, str, str, str]:
         snapshot.tag,
         f"{snapshot.created.astimezone():%Y-%m-%d %H:%M:%S}",
         "yes" if snapshot.has_ram else "no",
-        units.show_size(snapshot.vm_state_bytes),
+        "-" if snapshot.vm_state_bytes is None else units.show_size(snapshot.vm_state_bytes),
     )

@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import cpio, packages, procs, tiny
+from . import cpio, packages, procs, tiny, tiny_qga
+from .closure import Closure, gather
 from .errors import BuildFailed, ImageNotFound
 from .image import MANIFEST, Image, cache_folder, code_digest, find, images_folder, texts_of
 from .kernel import load_order, unpack_kernel
@@ -54,15 +55,26 @@ def _build_locked(name: str, renew: bool, say: Progress) -> None:
     folder = cache_folder() / "packages"
     kernel = packages.fetch(tiny.KERNEL_PACKAGE, folder, renew=renew, progress=say)
     busybox = packages.fetch(tiny.BUSYBOX_PACKAGE, folder, renew=renew, progress=say)
+    with _temporary(folder) as temporary:
+        programs = _programs(
+            name, temporary, lambda each: packages.fetch(each, folder, renew=renew, progress=say)
+        )
     unpacked = _unpacked_kernel(kernel, say)
     say(f"building image {name}")
     images = images_folder()
     images.mkdir(parents=True, exist_ok=True)
     target = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=images))
     _share(unpacked / "vmlinux", target / "vmlinux")
-    _write_initrd(target / "initrd", unpacked / "modules", busybox)
-    _write_manifest(target, name, (kernel, busybox))
+    _write_initrd(target / "initrd", unpacked / "modules", busybox, programs)
+    _write_manifest(target, name, (kernel, busybox, *(programs.packages if programs else ())))
     _publish(target, images / name)
+
+
+def _programs(name: str, folder: Path, fetch: Callable[[str], Package]) -> Closure | None:
+    """Return the programs that a recipe has besides busybox."""
+    if name == "tiny":
+        return None
+    return gather(fetch(tiny_qga.PACKAGE), tiny_qga.PROGRAM, folder, fetch)
 
 
 def _unpacked_kernel(package: Package, say: Progress) -> Path:
@@ -94,12 +106,16 @@ def _keep_modules(root: Path, target: Path) -> None:
         _write(target / f"{module.name}.ko", module.data)
 
 
-def _write_initrd(path: Path, modules: Path, package: Package) -> None:
+def _write_initrd(path: Path, modules: Path, package: Package, programs: Closure | None) -> None:
     with _temporary(path.parent) as temporary:
         packages.unpack(package, temporary)
         busybox = temporary / "bin/busybox"
         applets = procs.run([busybox, "--list"]).split()
-        files = tiny.entries(load_order(modules, tiny.MODULES), busybox.read_bytes(), applets)
+        parts = (load_order(modules, tiny.MODULES), busybox.read_bytes(), applets)
+        if programs is None:
+            files = tiny.entries(*parts)
+        else:
+            files = tiny_qga.entries(*parts, programs.files)
     with path.open("wb") as out:
         cpio.write(out, files)
         out.flush()

@@ -20,7 +20,7 @@ from .errors import ImageNotFound
 __all__ = ["Image", "available", "build", "cache_folder", "find", "recipes", "texts_of"]
 
 MANIFEST = "manifest.json"
-RECIPES = ("tiny",)
+RECIPES = ("tiny", "tiny-qga")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,12 @@ def images_folder() -> Path:
 
 def texts_of(name: str) -> Mapping[str, str]:
     """Return the digests of our texts that make the image: its files, and the code itself."""
-    from . import tiny
+    from . import tiny, tiny_qga
 
-    digests = {part: hashlib.sha256(text).hexdigest() for part, text in tiny.texts().items()}
-    return {"recipe": code_digest(name, "cpio", "kernel", "builder"), **digests}
+    ours = tiny.texts() if name == "tiny" else tiny_qga.texts()
+    code = ("tiny",) if name == "tiny" else ("tiny", "tiny_qga", "closure")
+    digests = {part: hashlib.sha256(text).hexdigest() for part, text in ours.items()}
+    return {"recipe": code_digest(*code, "cpio", "kernel", "builder"), **digests}
 
 
 def code_digest(*modules: str) -> str:

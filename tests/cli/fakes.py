@@ -19,6 +19,7 @@ from hostctl.errors import MachineExists, MachineNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.machine import MachineReport
 from hostctl_channels.interface import ExitStatus, FileInfo
+from hostctl_channels.links.stream import UnixEndpoint
 
 SNAPSHOT = Snapshot("base", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 97 * 2**20)
 
@@ -63,12 +64,19 @@ class FakeMachine:
     calls: list[tuple[str, object]] = field(default_factory=list)
     nics: tuple[Nic, ...] | None = ()
     guest_nics: tuple[str, ...] | None = ("lo",)
+    steal: bool = False
     console_log: Path = Path("/nowhere/console.log")
     console_socket: Path = Path("/nowhere/console.sock")
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    async def fetch_console_log(self) -> Path:
+        return self.console_log
+
+    async def console_endpoint(self) -> UnixEndpoint:
+        return UnixEndpoint(self.console_socket)
 
     async def state(self) -> MachineState:
         return self.current
@@ -97,8 +105,11 @@ class FakeMachine:
     async def wait(self, goal: object, timeout_s: float) -> None:
         self._note("wait", (goal, timeout_s))
 
-    async def save_snapshot(self, tag: str) -> None:
-        self._note("save", tag)
+    async def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
+        self._note("save", (tag, "quiesced") if quiesce else tag)
+
+    def use_channel(self, key: str) -> None:
+        self._note("use channel", key)
 
     async def restore_snapshot(self, tag: str) -> None:
         self._note("restore", tag)
@@ -122,10 +133,13 @@ class FakeMachine:
             image=self.spec.image,
             memory_mib=self.spec.memory_mib,
             cpus=self.spec.cpus,
+            hypervisor="qemu",
             disks=(),
+            ports=None,
             nics=self.nics,
             guest_nics=self.guest_nics,
             channel="agent",
+            channel_reason=None,
             capabilities=("signal", "stdin"),
             snapshots=(SNAPSHOT,),
             directory=Path("/nowhere"),
@@ -194,10 +208,20 @@ class FakeController:
     ) -> None:
         return None
 
-    async def create(self, spec: MachineSpec) -> FakeMachine:
+    async def create(
+        self, spec: MachineSpec, *, backend: str = "qemu", connect: str | None = None
+    ) -> FakeMachine:
+        self.asked = (backend, connect)
         if spec.name in self.all:
             raise MachineExists(spec.name)
         return self.all.setdefault(spec.name, FakeMachine(spec))
+
+    async def adopt(
+        self, domain: str, *, connect: str | None = None, name: str | None = None
+    ) -> FakeMachine:
+        machine = await self.create(MachineSpec(name or domain, is_adopted=True))
+        self.asked = (domain, connect)
+        return machine
 
     def machine(self, name: str) -> FakeMachine:
         if name not in self.all:

@@ -207,3 +207,11 @@ def test_a_closed_stdout_ends_quietly(
     assert main(["exec", "web", "yes"]) == Exit.BROKEN_PIPE
     os.close(writer)
     assert capfd.readouterr().err == ""
+
+
+def test_a_channel_may_be_forced(web: FakeMachine) -> None:
+    assert main(["exec", "--channel", "qga", "web", "--", "true"]) == 0
+    assert web.calls[0] == ("use channel", "qga")
+    web.calls.clear()
+    assert main(["exec", "--channel", "auto", "web", "--", "true"]) == 0
+    assert ("use channel", "auto") not in web.calls

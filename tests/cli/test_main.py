@@ -53,7 +53,8 @@ def test_the_valued_options_of_exec_are_those_it_declares() -> None:
     parser = argparse.ArgumentParser()
     arguments.exec_(parser)
     options = main._valued_options(parser)
-    assert {"-e", "--env", "-w", "--workdir", "-u", "--user", "--timeout"} == options
+    valued = {"-e", "--env", "-w", "--workdir", "-u", "--user", "--timeout", "--channel"}
+    assert valued == options
 
 
 @pytest.mark.parametrize(

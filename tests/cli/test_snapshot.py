@@ -26,6 +26,11 @@ def test_each_verb_is_a_call(
     assert (told["name"], told["tag"], told["done"]) == ("web", "base", done)
 
 
+def test_a_snapshot_may_be_quiesced(web: FakeMachine) -> None:
+    assert main(["snapshot", "save", "--quiesce", "web", "base"]) == 0
+    assert web.calls == [("save", ("base", "quiesced"))]
+
+
 def test_snapshots_are_listed(web: FakeMachine, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["snapshot", "list", web.name]) == 0
     head, line = capsys.readouterr().out.splitlines()

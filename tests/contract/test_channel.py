@@ -18,6 +18,8 @@ import pytest
 
 from hostctl_channels.errors import OutputTooLarge, Refused, SpawnFailed, TransferFailed
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, PutOptions
+from tests.qga import host_agent
+from tests.serial_twin import AgentOnTty, GettyOnTty
 from tests.twin import PtyTwin, SocketTwin
 
 ENOUGH_S = 40  # for anything here, on a guest that is emulated by a busy host
@@ -52,6 +54,37 @@ async def many_ports() -> AsyncIterator[Subject]:
         await twin.close()
 
 
+@asynccontextmanager
+async def guest_agent() -> AsyncIterator[Subject]:
+    """Yield QEMU's guest agent, run by this host."""
+    async with host_agent() as agent:
+        folder = _folder(str(agent.folder))
+        channel = agent.channel()
+        await channel.connect(ENOUGH_S)
+        yield Subject(channel, folder)
+        await channel.close()
+
+
+@asynccontextmanager
+async def serial_line() -> AsyncIterator[Subject]:
+    """Yield our agent on a tty, reached by a serial line."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = AgentOnTty("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
+@asynccontextmanager
+async def login_console() -> AsyncIterator[Subject]:
+    """Yield a login on a tty: no agent at all."""
+    with tempfile.TemporaryDirectory(prefix="twin-") as name:
+        twin = GettyOnTty("dash", Path(name))
+        await twin.channel.connect(ENOUGH_S)
+        yield Subject(twin.channel, _folder(name))
+        await twin.close()
+
+
 def _folder(name: str) -> bytes:
     path = os.path.join(name, "files")
     os.mkdir(path)
@@ -59,10 +92,17 @@ def _folder(name: str) -> bytes:
 
 
 Factory = Callable[[], AbstractAsyncContextManager[Subject]]
-FACTORIES: dict[str, Factory] = {"socketpair": one_line, "pty": many_ports}
+FACTORIES: dict[str, Factory] = {
+    "socketpair": one_line,
+    "pty": many_ports,
+    "qga": guest_agent,
+    "agent-on-tty": serial_line,
+    "login-on-tty": login_console,
+}
+_NEEDS = {"qga": pytest.mark.needs("qemu-ga")}
 
 
-@pytest.fixture(params=FACTORIES)
+@pytest.fixture(params=[pytest.param(name, marks=_NEEDS.get(name, ())) for name in FACTORIES])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Yield each channel in turn."""
     async with asyncio.timeout(3 * ENOUGH_S), FACTORIES[request.param]() as subject:
@@ -214,6 +254,11 @@ class ChannelContract:
         async with lacking(subject, Capability.USER):
             with pytest.raises(SpawnFailed):
                 await subject.channel.exec(Command.of("true", user="no-such-user"))
+
+    async def test_cpu_time_is_told_or_refused(self, subject: Subject) -> None:
+        async with lacking(subject, Capability.USAGE):
+            result = await subject.channel.exec(sh("true", usage=True))
+            assert result.exit.user_s is not None
 
     async def test_entropy_is_taken(self, subject: Subject) -> None:
         await subject.channel.feed_entropy(os.urandom(64))

@@ -27,7 +27,7 @@ from hostctl_channels.links.faulty import Faults, FaultyLink
 from hostctl_channels.links.interface import Link
 from hostctl_channels.links.stream import SocketLink
 from hostctl_channels.ports import WORK, PortPool
-from tests.twin import SocketTwin, StillPulse
+from tests.twin import Dial, SocketTwin, StillPulse
 
 LIMIT_S = 30
 
@@ -44,7 +44,7 @@ async def on_bad_line(*faults: Faults) -> AsyncIterator[tuple[AgentChannel, Path
             link = await twin.open(path)
             return FaultyLink(link, left.pop(0)) if left else link
 
-        pool = PortPool({WORK[0]: twin.folder / "1"}, twin.folder, opener=open_)
+        pool = PortPool({WORK[0]: Dial(open_, twin.folder / "1")}, twin.folder)
         channel = AgentChannel(pool, twin.pulse)
         async with asyncio.timeout(LIMIT_S):
             yield channel, twin.folder
@@ -245,7 +245,7 @@ async def test_a_lie_costs_bounded_time_and_memory(
     monkeypatch.setattr(process, "_GRACE_S", 1.0)
     monkeypatch.setattr(process, "_END_S", 0.5)
     guest = LyingGuest(lie)
-    pool = PortPool({WORK[0]: tmp_path / "1"}, tmp_path, opener=guest.open)
+    pool = PortPool({WORK[0]: Dial(guest.open, tmp_path / "1")}, tmp_path)
     channel = AgentChannel(pool, StillPulse())
     requests: dict[str, Callable[[], Awaitable[object]]] = {
         "get": lambda: channel.get(b"/f", Nowhere(), max_bytes=8 << 20),

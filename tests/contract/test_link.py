@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from hostctl_channels.errors import ChannelClosed
+from hostctl_channels.links import serial_line
 from hostctl_channels.links.faulty import Faults, FaultyLink
 from hostctl_channels.links.interface import Link
 from hostctl_channels.links.memory import open_pair
+from hostctl_channels.links.serial_line import DescriptorLine, open_serial_line
 from hostctl_channels.links.stream import SocketLink, open_unix
 from tests.twin import PtyLink
 
@@ -63,8 +65,53 @@ async def pty(folder: Path) -> AsyncIterator[Pair]:
     os.close(slave)
 
 
+@asynccontextmanager
+async def serial_pty(folder: Path) -> AsyncIterator[Pair]:
+    """Yield a serial line on a pty's slave, as on the one that QEMU or libvirt made."""
+    master, slave = os.openpty()
+    yield await open_serial_line(os.ttyname(slave)), DescriptorLine(master)
+    os.close(slave)
+
+
+@asynccontextmanager
+async def serial_device(folder: Path) -> AsyncIterator[Pair]:
+    """Yield a serial line that pyserial opened, as any tty device."""
+    master, slave = os.openpty()
+    ours = await asyncio.to_thread(serial_line._open_device, os.ttyname(slave), 9600)
+    yield ours, DescriptorLine(master)
+    os.close(slave)
+
+
+@asynccontextmanager
+async def serial_unix(folder: Path) -> AsyncIterator[Pair]:
+    """Yield a serial line on a Unix socket, as of a serial port of QEMU."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "sock"))
+        server.listen()
+        ours = await open_serial_line(folder / "sock")
+        yield ours, SocketLink(server.accept()[0])
+
+
+@asynccontextmanager
+async def serial_url(folder: Path) -> AsyncIterator[Pair]:
+    """Yield a serial line on a TCP port, which pyserial serves from a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"socket://127.0.0.1:{server.getsockname()[1]}"
+        ours = await open_serial_line(url)
+        yield ours, SocketLink(server.accept()[0])
+
+
 Factory = Callable[[Path], AbstractAsyncContextManager[Pair]]
-FACTORIES: dict[str, Factory] = {"memory": memory, "faulty": faulty, "unix": unix, "pty": pty}
+FACTORIES: dict[str, Factory] = {
+    "memory": memory,
+    "faulty": faulty,
+    "unix": unix,
+    "pty": pty,
+    "serial-pty": serial_pty,
+    "serial-device": serial_device,
+    "serial-unix": serial_unix,
+    "serial-url": serial_url,
+}
 
 
 @pytest.fixture(params=FACTORIES)

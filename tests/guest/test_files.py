@@ -18,7 +18,7 @@ from hostctl_channels.interface import FileInfo, PutOptions
 from hostctl_channels.links.faulty import Faults, FaultyLink
 from hostctl_channels.links.interface import Link
 from hostctl_channels.ports import WORK, PortPool
-from tests.twin import SocketTwin
+from tests.twin import Dial, SocketTwin
 
 NAMES = [
     b"plain",
@@ -305,7 +305,8 @@ async def test_a_put_cut_anywhere_leaves_the_old_file(
     async def faulty(path: Path) -> Link:
         return FaultyLink(await twin.open(path), Faults(cut_send_at=cut))
 
-    channel = AgentChannel(PortPool({WORK[0]: twin.folder}, twin.folder, opener=faulty), twin.pulse)
+    pool = PortPool({WORK[0]: Dial(faulty, twin.folder)}, twin.folder)
+    channel = AgentChannel(pool, twin.pulse)
     source, path = io.BytesIO(content(800_000)), os.fsencode(files / "file")
     with pytest.raises(ChannelError):
         await asyncio.wait_for(channel.put(source, 800_000, path), 20)

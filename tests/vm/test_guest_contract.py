@@ -15,7 +15,7 @@ pytestmark = pytest.mark.vm
 async def subject(machine: Machine) -> AsyncIterator[Subject]:
     """Yield a channel of the test's own to the machine."""
     files = machine._files
-    channel = open_channel(machine._backend.endpoints(), files.runtime, files.pulse())
+    channel = open_channel(await machine._backend.endpoints(), files.runtime, files.pulse())
     await channel.connect(60)
     await machine.exec("mkdir", "/tmp/files", check=True)
     yield Subject(channel, b"/tmp/files")

@@ -278,7 +278,7 @@ async def test_a_killed_put_leaves_the_old_file(home: Home, machine: Machine) ->
 
 
 async def test_all_ports_taken_is_a_wait_and_then_an_error(machine: Machine) -> None:
-    pool = PortPool(machine._backend.endpoints(), machine._files.runtime)
+    pool = PortPool(await machine._backend.endpoints(), machine._files.runtime)
     async with AsyncExitStack() as stack:
         for _ in WORK:
             command = machine.spawn("sh", "-c", "echo on; sleep 100")

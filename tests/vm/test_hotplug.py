@@ -9,6 +9,7 @@ from hostctl.machine import Machine
 from hostctl.state import Home
 from hostctl_channels.agent_channel import AgentChannel
 from hostctl_channels.interface import Command
+from hostctl_channels.links.stream import UnixEndpoint
 from hostctl_channels.ports import WORK, PortPool
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("qemu")]
@@ -25,7 +26,7 @@ async def test_a_new_port_is_served(machine: Machine, home: Home, tmp_path: Path
         await qmp.execute("chardev-add", {"id": "hot", "backend": backend})
         await qmp.execute("device_add", {**port, "id": "hot", "nr": "20"})
     # The wire does not name the port it runs on: our channel may take it for its first one.
-    channel = AgentChannel(PortPool({WORK[0]: socket}, tmp_path), files.pulse())
+    channel = AgentChannel(PortPool({WORK[0]: UnixEndpoint(socket)}, tmp_path), files.pulse())
     try:
         await channel.connect(30)
         result = await channel.exec(Command.of("sh", "-c", "cat /sys/class/virtio-ports/*p20/name"))

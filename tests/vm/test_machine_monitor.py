@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostctl import procs
-from hostctl.backends.qemu.argv import BINARY
+from hostctl.backends.accel import BINARY
 from hostctl.backends.qemu.monitor import monitor
 from hostctl.errors import MonitorError
 

@@ -1,4 +1,4 @@
-"""What a link is."""
+"""What a link is, and where one begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ..interface import Buffer
 
-__all__ = ["Link"]
+__all__ = ["Endpoint", "Link"]
 
 
 class Link(Protocol):
@@ -34,3 +34,15 @@ class Link(Protocol):
 
     def close(self) -> None:
         """Close at once, waking who waits. Safe to call twice."""
+
+
+class Endpoint(Protocol):
+    """The host's side of one port: what a link is opened from, again and again."""
+
+    async def open(self) -> Link:
+        """Connect.
+
+        Raises:
+            ChannelClosed: nobody is there.
+            PortHeld: somebody else has the line, and it serves one at a time.
+        """

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import ChannelClosed
 from ..interface import Buffer
 
-__all__ = ["SocketLink", "open_unix"]
+__all__ = ["SocketLink", "UnixEndpoint", "open_unix"]
 
 # Both directions: the guest's ring holds 512 KiB, so a few of ours keep it full while Python is
 # busy elsewhere.
@@ -62,6 +62,12 @@ class SocketLink:
         finally:
             self._sending -= 1
             self._close_unused()
+
+    def detach(self) -> socket.socket:
+        """Return the socket, for another link to own; this one is of no more use."""
+        self._unregister()
+        self._is_closed = True
+        return self._socket
 
     def close(self) -> None:
         """See Link."""
@@ -131,6 +137,19 @@ def _translated() -> Iterator[None]:
         yield
     except OSError as err:
         raise ChannelClosed(f"the line broke: {err}") from err
+
+
+class UnixEndpoint:
+    """A Unix socket, as an Endpoint."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def open(self) -> SocketLink:
+        """See Endpoint."""
+        return await open_unix(self.path)
 
 
 async def open_unix(path: Path) -> SocketLink:

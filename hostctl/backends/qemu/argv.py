@@ -1,7 +1,8 @@
 """MachineSpec → QEMU's arguments: a pure function, no I/O, held by golden tests.
 
 What the arguments promise: no default devices, no network, no monitor but ours, no child processes,
-the thirteen ports, a console that is always logged, and a node for RAM snapshots.
+our thirteen ports and the guest agent's, a console that is always logged, a serial line beside it,
+and a node for RAM snapshots.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostctl_channels.ports import suffix
+from hostctl_channels.ports import SERIAL, suffix
 
 from ...state import MachineFiles
+from ..accel import BINARY, accel_arguments
 from ..interface import MachineSpec
 
-__all__ = ["BINARY", "Launch", "accel_arguments", "argv", "run_name"]
+__all__ = ["Launch", "argv", "run_name"]
 
-BINARY = "qemu-system-x86_64"
 # No setuid, no exec, no affinity or scheduler games, no obsolete calls: QEMU itself needs none of
 # them.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -59,6 +60,7 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
         *(["-S"] if launch.frozen else []),
         *_monitors(files),
         *_console(files),
+        *_serial(files),
         *("-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0"),
         *_ports(files, launch.ports),
         *_vmstate(files),
@@ -71,18 +73,6 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
 def run_name(name: str, run_id: str) -> str:
     """Return the argument by which one run's process is found among all processes."""
     return f"hostctl-{name}-{run_id}"
-
-
-def accel_arguments(accel: str, cpus: int) -> list[str]:
-    """Return the accelerator and what is fast with it.
-
-    TCG: the default cpu model; `max` has ERMS, which TCG copies bytewise (3-4 times slower
-    transfers). One thread per vCPU is faster with one vCPU (boot 3.1 s, not 5.8 s) and 3-6 times
-    slower to fork with two, so several vCPUs share a thread.
-    """
-    if accel == "tcg":
-        return ["-accel", f"tcg,thread={'multi' if cpus == 1 else 'single'}"]
-    return ["-accel", accel, "-cpu", "host"]
 
 
 def disk_node(index: int) -> str:
@@ -114,6 +104,11 @@ def _console(files: MachineFiles) -> list[str]:
         "-serial",
         "chardev:console",
     ]
+
+
+def _serial(files: MachineFiles) -> list[str]:
+    # The second -serial is the guest's ttyS1: a way in for an agent or a login of its own.
+    return ["-chardev", _socket("serial1", files.socket(SERIAL)), "-serial", "chardev:serial1"]
 
 
 def _ports(files: MachineFiles, names: Sequence[str]) -> list[str]:

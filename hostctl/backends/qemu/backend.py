@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hostctl_channels.ports import PORTS, suffix
+from hostctl_channels.links.stream import UnixEndpoint
+from hostctl_channels.ports import GUEST_AGENT, PORTS, SERIAL, suffix
 
 from ... import procs
 from ...errors import (
@@ -28,11 +28,13 @@ from ...errors import (
 )
 from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
-from ..interface import Capabilities, MachineSpec, Progress
+from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
 from .process import ProcessId, find_by_argument
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+
+    from hostctl_channels.links.interface import Endpoint
 
     from ..report import BackendReport, Snapshot
     from .monitor import Monitor
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["QemuBackend"]
 
 logger = logging.getLogger(__name__)
+
+# Last, so that ours keep their numbers; where nothing listens, it costs the guest a device node.
+NAMES = (*PORTS, GUEST_AGENT)
 
 GREETING_S = 20.0  # QEMU's own start takes 0.05-0.2 s; a loaded host may need seconds
 QUIT_S = 3.0  # QEMU's answer to quit: it flushes its disks
@@ -89,8 +94,11 @@ class QemuBackend:
     """One machine on a QEMU process of its own."""
 
     capabilities = Capabilities()
+    is_adopted = False
 
-    def __init__(self, spec: MachineSpec, files: MachineFiles) -> None:
+    def __init__(
+        self, spec: MachineSpec, files: MachineFiles, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._spec = spec
         self._files = files
 
@@ -99,7 +107,7 @@ class QemuBackend:
 
         await create_disks(self._files, self._spec.disks)
 
-    def state(self) -> MachineState:
+    async def state(self) -> MachineState:
         run = self._run()
         if run is None:
             return MachineState.STOPPED
@@ -125,7 +133,7 @@ class QemuBackend:
             if run.pid is None:
                 logger.info("adopting process %d of machine %s", process.pid, self._spec.name)
                 self._record(run.of(process))
-            return self.state()
+            return await self.state()
         ending = self._ending(run)
         if ending is MachineState.CRASHED:
             self._clear_runtime()
@@ -141,7 +149,7 @@ class QemuBackend:
         frozen: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        from .accel import choose
+        from ..accel import choose
         from .argv import Launch, argv
 
         self._check_boot_files()
@@ -153,7 +161,7 @@ class QemuBackend:
         launch = Launch(
             run_id=os.urandom(8).hex(),
             accel=choice.accel,
-            ports=PORTS,
+            ports=NAMES,
             kernel=self._spec.kernel,
             initrd=self._spec.initrd,
             append=self._spec.append,
@@ -242,8 +250,8 @@ class QemuBackend:
             await delete(qmp, self._files, disks, tag, timeout_s)
 
     async def describe(self) -> BackendReport:
+        from ..inventory import network_devices
         from ..report import BackendReport
-        from .inventory import network_devices
         from .monitor import monitor
         from .snapshot import describe_disks
 
@@ -263,10 +271,31 @@ class QemuBackend:
             logger.warning("machine %s: %s", self._spec.name, err)
             return report
 
-    def endpoints(self) -> Mapping[str, Path]:
-        return {name: self._files.socket(suffix(name)) for name in PORTS}
+    async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
+        # Nobody else connects to a socket that only we can open: there is nothing to steal.
+        names = (*NAMES, SERIAL)
+        ports = {name: UnixEndpoint(self._files.socket(suffix(name))) for name in names}
+        return {**ports, CONSOLE: UnixEndpoint(self._files.socket("console"))}
 
-    def last_words(self) -> tuple[str, str]:
+    async def plug(self, names: Sequence[str]) -> None:
+        raise BackendError(f"machine {self._spec.name!r} has all its ports from the start")
+
+    async def unplug(self) -> None:
+        return None
+
+    async def fetch_console(self) -> None:
+        return None
+
+    async def remove(self) -> None:
+        return None  # all that is left is files of ours
+
+    async def close(self) -> None:
+        return None
+
+    async def last_words(self) -> tuple[str, str]:
+        return self._last_words()
+
+    def _last_words(self) -> tuple[str, str]:
         return tail(self._files.qemu_log, LAST_LINES), tail(self._files.console_log, LAST_LINES)
 
     async def _greet(self, run: Run, pid: int) -> None:
@@ -286,7 +315,7 @@ class QemuBackend:
             raise self._boot_failed("qemu did not start", err) from err
 
     def _boot_failed(self, message: str, err: BackendError | None = None) -> BootFailed:
-        stderr, console = self.last_words()
+        stderr, console = self._last_words()
         reason = stderr.splitlines()[-1] if stderr else str(err or "it said nothing")
         return BootFailed(
             f"machine {self._spec.name!r}: {message}: {reason}",

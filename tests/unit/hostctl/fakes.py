@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from hostctl.backends.interface import (
@@ -19,14 +18,18 @@ from hostctl.errors import MonitorError
 from hostctl.lifecycle import MachineState
 from hostctl.state import MachineFiles
 from hostctl_channels.errors import ChannelTimeout
+from hostctl_channels.links.interface import Endpoint
 
 
 class FakeBackend:
     """Keeps its state in memory. `refuses` names calls that fail; `heeds` how the guest ends."""
 
     capabilities = Capabilities()
+    is_adopted = False
 
-    def __init__(self, spec: MachineSpec, files: MachineFiles) -> None:
+    def __init__(
+        self, spec: MachineSpec, files: MachineFiles, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.files = files
         self.calls: list[str] = []
         self.refuses: set[str] = set()
@@ -35,7 +38,7 @@ class FakeBackend:
         self.has_crashed = False
         self.saved: dict[str, Snapshot] = {}
 
-    def state(self) -> MachineState:
+    async def state(self) -> MachineState:
         if self.is_alive:
             suspended = self.files.suspended.exists()
             return MachineState.PAUSED if suspended else MachineState.RUNNING
@@ -45,7 +48,7 @@ class FakeBackend:
         return 1.0 if self.is_alive else None
 
     async def settle(self) -> MachineState:
-        return self.state()
+        return await self.state()
 
     async def prepare(self) -> None:
         self._call("prepare")
@@ -89,7 +92,7 @@ class FakeBackend:
 
     async def save_snapshot(self, tag: str, timeout_s: float) -> None:
         self._call(f"save {tag}")
-        paused = self.state() is MachineState.PAUSED
+        paused = await self.state() is MachineState.PAUSED
         self.saved[tag] = Snapshot(tag, datetime.now(UTC), 1, paused=paused)
 
     async def load_snapshot(self, tag: str, timeout_s: float) -> None:
@@ -101,10 +104,25 @@ class FakeBackend:
     async def describe(self) -> BackendReport:
         return BackendReport()
 
-    def endpoints(self) -> Mapping[str, Path]:
+    async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
         return {}
 
-    def last_words(self) -> tuple[str, str]:
+    async def plug(self, names: Sequence[str]) -> None:
+        self._call("plug")
+
+    async def unplug(self) -> None:
+        self._call("unplug")
+
+    async def fetch_console(self) -> None:
+        self._call("fetch_console")
+
+    async def remove(self) -> None:
+        self._call("remove")
+
+    async def close(self) -> None:
+        return None
+
+    async def last_words(self) -> tuple[str, str]:
         return "qemu: warning", "Kernel panic - not syncing\nKernel Offset: 0x0"
 
     def _call(self, name: str) -> None:
@@ -123,6 +141,8 @@ class FakeChannel:
         self.calls: list[str] = []
         self.is_mute = False
         self.is_warm = False
+        self.line = None
+        self.reason = ""
 
     async def connect(self, timeout_s: float) -> None:
         self.calls.append("connect")

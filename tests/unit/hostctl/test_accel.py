@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hostctl.backends import accel
+from hostctl.backends.accel import accel_arguments
 from hostctl.backends.interface import MachineSpec
-from hostctl.backends.qemu import accel
-from hostctl.backends.qemu.argv import accel_arguments
 from hostctl.state import Home, MachineFiles, read_json
 
 KERNEL = Path("/boot/vmlinuz")

@@ -10,8 +10,8 @@ import pytest
 
 from hostctl.backends.interface import DiskSpec, MachineSpec
 from hostctl.backends.qemu.argv import Launch, argv
+from hostctl.backends.qemu.backend import NAMES
 from hostctl.state import Home, MachineFiles
-from hostctl_channels.ports import PORTS
 
 GOLDEN = Path(__file__).parent / "golden"
 KERNEL = Path("/images/vmlinux")
@@ -32,7 +32,7 @@ def files(name: str, runtime: str = "/run/hostctl") -> MachineFiles:
 
 def launch(spec: MachineSpec, accel: str, *, frozen: bool = False, boots: bool = False) -> Launch:
     return Launch(
-        "c0ffee", accel, PORTS, spec.kernel, spec.initrd, spec.append, boots, frozen=frozen
+        "c0ffee", accel, NAMES, spec.kernel, spec.initrd, spec.append, boots, frozen=frozen
     )
 
 
@@ -77,6 +77,6 @@ def test_a_comma_in_a_path_cannot_add_an_option() -> None:
 def test_every_port_has_its_number_and_socket() -> None:
     words = argv(DIRECT, files("web"), CASES["kernel-tcg"][1])
     devices = [word for word in words if word.startswith("virtserialport,")]
-    assert len(devices) == len(PORTS) == 13
+    assert len(devices) == len(NAMES) == 14
     assert "nr=1,chardev=port1,name=org.hostctl.0" in devices[0]
     assert any("path=/run/hostctl/web/out.7.sock" in word for word in words)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hostctl import doctor
-from hostctl.backends.qemu import accel
+from hostctl.backends import accel
 from hostctl.doctor import Finding, Status, examine
 from hostctl.state import Home
 

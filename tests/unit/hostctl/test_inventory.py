@@ -2,8 +2,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from hostctl.backends.interface import Nic
-from hostctl.backends.qemu.inventory import network_devices
-from hostctl.backends.qemu.monitor import Monitor
+from hostctl.backends.inventory import Asks, network_devices
 
 
 class FakeMonitor:
@@ -23,7 +22,7 @@ class FakeMonitor:
 
 
 async def devices(tree: Mapping[str, Any], buses: list[Any] | None = None) -> tuple[Nic, ...]:
-    return await network_devices(cast(Monitor, FakeMonitor(tree, buses)))
+    return await network_devices(cast(Asks, FakeMonitor(tree, buses)))
 
 
 def child(name: str, kind: str) -> dict[str, str]:

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from ...errors import MonitorError
-from ..report import Nic
-from .monitor import Monitor
+from ..errors import MonitorError
+from .report import Nic
 
-__all__ = ["network_devices"]
+__all__ = ["Asks", "network_devices"]
 
 # Where QEMU keeps devices: named by the user, unnamed by the user, made by the machine type.
 CONTAINERS = ("/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached")
 PCI_BASE_CLASS_NETWORK = 0x02  # PCI Code and ID Assignment specification, 1.3
 
 
-async def network_devices(qmp: Monitor) -> tuple[Nic, ...]:
+class Asks(Protocol):
+    """A way to a QEMU's monitor."""
+
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Run a command and return its answer. Raises MonitorError."""
+
+
+async def network_devices(qmp: Asks) -> tuple[Nic, ...]:
     """Return every network device; empty means that both questions said none."""
     emulated = [nic async for nic in _objects(qmp)]
     seen = {nic.address for nic in emulated}
@@ -31,7 +37,7 @@ async def network_devices(qmp: Monitor) -> tuple[Nic, ...]:
     return (*emulated, *others)
 
 
-async def _objects(qmp: Monitor) -> AsyncIterator[Nic]:
+async def _objects(qmp: Asks) -> AsyncIterator[Nic]:
     for container in CONTAINERS:
         for child in await qmp.execute("qom-list", {"path": container}):
             kind = child["type"]
@@ -43,7 +49,7 @@ async def _objects(qmp: Monitor) -> AsyncIterator[Nic]:
                 yield Nic(kind[len("child<") : -1], await _address(qmp, path, names))
 
 
-async def _address(qmp: Monitor, path: str, names: set[str]) -> str:
+async def _address(qmp: Asks, path: str, names: set[str]) -> str:
     if "addr" in names:
         with contextlib.suppress(
             MonitorError, TypeError

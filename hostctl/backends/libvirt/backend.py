@@ -1,0 +1,665 @@
+"""Backend over libvirt: a domain's life, and its ports as streams in a connection.
+
+libvirt is the one that knows: each state is asked for. What it cannot say is in run.json, which is
+there from a start of ours to its end: since when it runs, why its accelerator was chosen, and
+whether a crash was seen. Machines we made are defined from our spec at each start; those that were
+adopted are never redefined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hostctl_channels.ports import PORTS
+
+from ...errors import (
+    BackendError,
+    BootFailed,
+    MonitorError,
+    SnapshotError,
+    SnapshotExists,
+    SnapshotNotFound,
+    Unsupported,
+)
+from ...lifecycle import MachineState
+from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
+from ..interface import CONSOLE, GUEST_AGENT, MachineSpec, Progress
+from .agent import AgentEndpoint
+from .connection import Connection, borrow, give_back
+from .events import DomainEvent
+from .faults import DomainGone, is_absent
+from .library import libvirt
+from .park import park_of
+from .stream import StreamEndpoint
+from .target import Target, capabilities_of, is_local
+
+if TYPE_CHECKING:
+    from hostctl_channels.links.interface import Endpoint
+
+    from ..report import BackendReport, DiskReport, Nic, Snapshot
+    from .domain_xml import Boot, DomainView
+    from .storage import Storage
+
+__all__ = ["LibvirtBackend"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LAST_LINES = 60
+LOOK_S = 1.0  # events may be lost with a connection: look now and then
+# Where QEMU hangs, libvirt gives it 15 s between SIGTERM and SIGKILL.
+DESTROY_S = 60.0
+START_S = 120.0  # it may have to learn all about its QEMU first
+UPLOAD_S = 600.0
+CONSOLE_LOG = "console.log"
+
+# virDomainState, and the reasons of a shut-off one that are no orderly end.
+RUNNING, BLOCKED, PAUSED, SHUTTING_DOWN, SHUT_OFF, CRASHED, SUSPENDED = range(1, 8)
+ALIVE = {
+    RUNNING: MachineState.RUNNING,
+    BLOCKED: MachineState.RUNNING,
+    SHUTTING_DOWN: MachineState.RUNNING,
+    PAUSED: MachineState.PAUSED,
+    SUSPENDED: MachineState.PAUSED,
+}
+OFF_CRASHED, OFF_FAILED, OFF_DAEMON = 3, 6, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What run.json holds."""
+
+    started_s: float | None  # None: it ran before we came
+    accel: str | None = None
+    accel_reason: str | None = None
+    has_crashed: bool = False
+
+
+class LibvirtBackend:
+    """One domain."""
+
+    def __init__(self, spec: MachineSpec, files: MachineFiles, options: Mapping[str, Any]) -> None:
+        self._spec = spec
+        self._files = files
+        self.target = Target.from_json(options)
+        self.capabilities = capabilities_of(self.target.uri)
+        self.is_adopted = self.target.is_adopted
+        self._borrowed: Connection | None = None
+
+    # Life
+
+    async def prepare(self) -> None:
+        if not self.capabilities.create:
+            raise self._unsupported("create", "adopt a domain that is there: hostctl adopt")
+        from .journal import Journal
+
+        self._check_boot_files()
+        journal = Journal(self._files)
+        for leftover in journal.leftovers(self.target.uri):
+            logger.info("removing leftover domain %s", leftover.domain)
+            await self._erase(leftover)
+            journal.strike(leftover)
+        journal.note(self._spec.name, self.target)
+        try:
+            await self._call("create", self._make, again=False, timeout_s=UPLOAD_S)
+        except BaseException:
+            # What cannot be erased now stays in the journal, for the next create.
+            with contextlib.suppress(BackendError):
+                await self._erase(self.target)
+                journal.strike(self.target)
+            raise
+
+    async def state(self) -> MachineState:
+        found, reason = await self._look()
+        if found in ALIVE:
+            return ALIVE[found]
+        run = self._run()
+        if run is None:
+            return MachineState.STOPPED
+        is_unclean = run.has_crashed or found == CRASHED or reason in (OFF_CRASHED, OFF_FAILED)
+        return MachineState.CRASHED if is_unclean else MachineState.STOPPED
+
+    def uptime_s(self) -> float | None:
+        run = self._run()
+        if run is None or run.started_s is None or run.has_crashed:
+            return None
+        return max(0.0, time.time() - run.started_s)
+
+    async def settle(self) -> MachineState:
+        self._files.sweep()
+        state = await self.state()
+        if state is MachineState.STOPPED:
+            self._forget()
+        elif state is MachineState.CRASHED:
+            run = self._run()
+            assert run is not None
+            self._record(replace(run, has_crashed=True))
+            remove_tree(self._files.runtime)
+        elif self._run() is None:
+            self._record(Run(None))
+        return state
+
+    async def launch(
+        self,
+        *,
+        stop_on_reboot: bool = False,
+        frozen: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._check_boot_files()
+        accel, reason = await self._choose(progress)
+        self._forget()
+        self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        put_aside(self._files.console_log)
+        self._record(Run(time.time(), accel, reason))
+        if progress is not None:
+            progress(f"starting domain {self.target.domain} at {self.target.uri}")
+
+        def start(connect: Any) -> None:
+            if not self.is_adopted:
+                self._define(connect, accel or "tcg", stop_on_reboot=stop_on_reboot)
+            flags = libvirt().VIR_DOMAIN_START_PAUSED if frozen else 0
+            self._domain(connect).createWithFlags(flags)
+
+        try:
+            await self._call("start", start, again=False, timeout_s=START_S)
+        except BackendError as err:
+            # libvirt leaves nothing of a start that failed; what runs now, somebody else started.
+            self._forget()
+            raise self._boot_failed(err) from err
+        except BaseException:  # cancelled: it may still come up
+            if not self.is_adopted:
+                await self.kill()
+            raise
+
+    async def allow_reboot(self) -> None:
+        if self.is_adopted:
+            return  # it was started as its owner defined it
+
+        def allow(connect: Any) -> None:
+            library = libvirt()
+            self._domain(connect).setLifecycleAction(
+                library.VIR_DOMAIN_LIFECYCLE_REBOOT,
+                library.VIR_DOMAIN_LIFECYCLE_ACTION_RESTART,
+                library.VIR_DOMAIN_AFFECT_LIVE,
+            )
+
+        await self._call("allow reboots", allow)
+
+    async def power_down(self) -> None:
+        await self.resume()  # a frozen guest would never see the button
+        self._files.suspended.unlink(missing_ok=True)
+        await self._on_domain("power button", lambda domain: domain.shutdown())
+
+    async def wait_gone(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        with self._connection().listeners.hearing(self.target.uuid) as heard:
+            while True:
+                # One that cannot be reached may be alive or not.
+                with contextlib.suppress(BackendError):
+                    if (await self._look())[0] not in ALIVE:
+                        return True
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return False
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, LOOK_S)):
+                        await heard.get()
+
+    async def kill(self) -> None:
+        def destroy(connect: Any) -> None:
+            domain = self._domain(connect)
+            if domain.isActive():
+                domain.destroy()
+
+        with contextlib.suppress(DomainGone):
+            await self._call("destroy", destroy, timeout_s=DESTROY_S)
+        self._forget()
+
+    async def pause(self) -> None:
+        def pause(domain: Any) -> None:
+            if domain.state(0)[0] != PAUSED:
+                domain.suspend()
+
+        await self._on_domain("pause", pause)
+
+    async def resume(self) -> None:
+        def resume(domain: Any) -> None:
+            if domain.state(0)[0] == PAUSED:
+                domain.resume()
+
+        await self._on_domain("resume", resume)
+
+    async def reset(self) -> None:
+        await self.allow_reboot()
+        await self._on_domain("reset", lambda domain: domain.reset(0))
+
+    async def remove(self) -> None:
+        from .journal import Journal
+
+        if self.is_adopted:
+            with contextlib.suppress(DomainGone):
+                await self._on_domain("undefine", _undefine)
+            return
+        await self._erase(self.target)
+        Journal(self._files).strike(self.target)
+
+    async def close(self) -> None:
+        connection, self._borrowed = self._borrowed, None
+        if connection is not None:
+            await give_back(connection)
+
+    # Snapshots
+
+    async def snapshots(self) -> tuple[Snapshot, ...]:
+        try:
+            return await self._keeping("list snapshots", lambda keeper: keeper.list())
+        except DomainGone:
+            return ()
+
+    async def save_snapshot(self, tag: str, timeout_s: float) -> None:
+        if any(one.tag == tag for one in await self.snapshots()):
+            raise SnapshotExists(self._spec.name, tag)
+        paused = await self.state() is MachineState.PAUSED
+        self._note(tag, {"paused": paused, "created": time.time()})
+        if not await self._has_disks():
+            # Its QEMU ends and another begins: whoever is connected must begin anew too.
+            self._files.pulse().cut()
+        await self._keeping("save a snapshot", lambda keeper: keeper.save(tag), timeout_s)
+
+    async def load_snapshot(self, tag: str, timeout_s: float) -> None:
+        await self._require(tag)
+        try:
+            await self._keeping("load a snapshot", lambda keeper: keeper.load(tag), timeout_s)
+        except Unsupported:
+            raise
+        except BackendError as err:
+            raise SnapshotError(str(err), tag, hint=err.hint) from err
+
+    async def delete_snapshot(self, tag: str, timeout_s: float) -> None:
+        await self._require(tag)
+        await self._keeping("delete a snapshot", lambda keeper: keeper.delete(tag), timeout_s)
+        self._note(tag, None)
+
+    # What it is, and where its ports are
+
+    async def describe(self) -> BackendReport:
+        from ..report import BackendReport
+
+        where = f"libvirt {self.target.uri}, domain {self.target.domain}"
+        try:
+            shown, disks = await self._call("describe", self._described)
+        except DomainGone:
+            return BackendReport(hypervisor=f"{where} (gone)")
+        run = self._run() or Run(None)
+        report = BackendReport(disks=disks, hypervisor=where)
+        if not (state := await self.state()).is_alive:
+            return report
+        return replace(
+            report,
+            pid=self._pid(),
+            uptime_s=self.uptime_s(),
+            accel=run.accel or shown.accel,
+            accel_reason=run.accel_reason,
+            run_state=state.value,
+            nics=await self._nics(shown),
+            ports=shown.ports,
+        )
+
+    async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
+        if not self.capabilities.channels:
+            raise self._unsupported("channels", "only its life can be controlled")
+        names: tuple[str, ...] = (*PORTS, GUEST_AGENT)
+        serials: tuple[str, ...] = ("serial0", "serial1")
+        if self.is_adopted:
+            shown, _ = await self._call("find ports", self._described)
+            names = tuple(port.name for port in shown.ports if port.name)
+            serials = tuple(alias for alias in shown.serials if alias)
+        if not is_local(self.target.uri):
+            self._connection()  # whose end is the park's end, too
+            park_of(self.target.uri).prefetch()
+        # Locks of ports live there, and the host may have been rebooted since the start.
+        self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        force = 1 if steal else 0  # VIR_DOMAIN_CHANNEL_FORCE, VIR_DOMAIN_CONSOLE_FORCE
+        found: dict[str, Endpoint] = {name: self._channel(name, force) for name in names}
+        if GUEST_AGENT in found:
+            found[GUEST_AGENT] = AgentEndpoint(self._connection(), self.target.uuid)
+        for number, alias in enumerate(serials):
+            found[f"{CONSOLE.partition('.')[0]}.{number}"] = self._serial(alias, force)
+        return found
+
+    async def plug(self, names: Sequence[str]) -> None:
+        """Add ports to the running domain, and to its definition."""
+        from .domain_xml import channel_xml
+
+        shown, _ = await self._call("find ports", self._described)
+        there = {port.name for port in shown.ports}
+        for name in names:
+            if name not in there:
+                self._note_plugged([*self._plugged(), name])  # before, so that it can be undone
+                add = partial(_attach, xml=channel_xml(name))
+                await self._on_domain(f"add port {name} to", add, again=False)
+
+    async def unplug(self) -> None:
+        names = self._plugged()
+        if names:
+            await self._on_domain("take ports from", lambda domain: _detach_ports(domain, names))
+        self._note_plugged([])
+
+    @property
+    def _plugged_file(self) -> Path:
+        return self._files.directory / "plugged.json"
+
+    def _plugged(self) -> list[str]:
+        return list((read_json(self._plugged_file) or {}).get("ports", []))
+
+    def _note_plugged(self, names: list[str]) -> None:
+        if names:
+            write_json(self._plugged_file, {"ports": names})
+        else:
+            self._plugged_file.unlink(missing_ok=True)
+
+    def hearing(self) -> AbstractContextManager[asyncio.Queue[DomainEvent]]:
+        """Hear what happens to the domain, from the next call to libvirt on."""
+        return self._connection().listeners.hearing(self.target.uuid)
+
+    async def fetch_console(self) -> None:
+        if self.is_adopted or not self.capabilities.console:
+            return
+        try:
+            text = await self._stored("read the console's log", lambda s: s.tail(CONSOLE_LOG))
+        except BackendError as err:
+            if not is_absent(err):
+                raise
+            return
+        write_atomic(self._files.console_log, text, durable=False)
+
+    async def last_words(self) -> tuple[str, str]:
+        try:
+            await self.fetch_console()
+        except BackendError as err:
+            logger.info("machine %s: %s", self._spec.name, err)
+        return "", tail(self._files.console_log, LAST_LINES)
+
+    # In the owner thread
+
+    def _domain(self, connect: Any) -> Any:
+        return connect.lookupByUUIDString(self.target.uuid)
+
+    def _make(self, connect: Any) -> None:
+        storage = self._storage(connect)
+        for suffix, file in (("kernel", self._spec.kernel), ("initrd", self._spec.initrd)):
+            if file is not None:
+                storage.upload(suffix, file)
+        for index, disk in enumerate(self._spec.disks):
+            base = None if disk.base is None else str(disk.base)
+            if disk.base is not None and not is_local(self.target.uri):
+                base = storage.upload(f"base{index}{disk.base.suffix}", disk.base)
+            storage.create_disk(_disk(index), disk, base)
+        self._define(connect, "tcg", stop_on_reboot=False)
+
+    def _define(self, connect: Any, accel: str, *, stop_on_reboot: bool) -> None:
+        from .domain_xml import domain_xml
+
+        storage = self._storage(connect)
+        if CONSOLE_LOG in storage.names():
+            storage.remove(CONSOLE_LOG)
+        boot = self._boot(storage, accel, stop_on_reboot)
+        connect.defineXML(domain_xml(self._spec, self.target, boot))
+
+    def _boot(self, storage: Storage, accel: str, stop_on_reboot: bool) -> Boot:
+        from .domain_xml import Boot
+
+        return Boot(
+            accel=accel,
+            disks=[storage.path(_disk(index)) for index in range(len(self._spec.disks))],
+            console_log=storage.path(CONSOLE_LOG),
+            kernel=storage.path("kernel") if self._spec.kernel else None,
+            initrd=storage.path("initrd") if self._spec.initrd else None,
+            stop_on_reboot=stop_on_reboot,
+        )
+
+    def _described(self, connect: Any) -> tuple[DomainView, tuple[DiskReport, ...]]:
+        from ..report import DiskReport
+        from .domain_xml import view
+
+        domain = self._domain(connect)
+        shown = view(domain.XMLDesc(0))
+        reports = []
+        for index, (device, source) in enumerate(shown.disks):
+            disks = self._spec.disks
+            base = disks[index].base if index < len(disks) else None
+            try:
+                capacity, allocation, _ = domain.blockInfo(device, 0)
+            except libvirt().libvirtError:  # not every driver tells, nor of every disk
+                continue
+            reports.append(DiskReport(Path(source), base, capacity, allocation))
+        return shown, tuple(reports)
+
+    def _storage(self, connect: Any, target: Target | None = None) -> Storage:
+        from .storage import Storage
+
+        target = target or self.target
+        return Storage(connect, target.uri, target.domain)
+
+    # How
+
+    def _connection(self) -> Connection:
+        if self._borrowed is None:
+            self._borrowed = borrow(self.target.uri)
+        return self._borrowed
+
+    async def _call(
+        self, what: str, work: Callable[[Any], T], *, again: bool = True, timeout_s: float = 60.0
+    ) -> T:
+        what = f"{what} machine {self._spec.name!r}"
+        return await self._connection().call(what, work, again=again, timeout_s=timeout_s)
+
+    async def _on_domain(
+        self, what: str, work: Callable[[Any], object], *, again: bool = True
+    ) -> None:
+        await self._call(what, lambda connect: work(self._domain(connect)), again=again)
+
+    async def _stored(self, what: str, work: Callable[[Storage], T]) -> T:
+        return await self._call(what, lambda connect: work(self._storage(connect)))
+
+    async def _look(self) -> tuple[int, int]:
+        """Return libvirt's state and reason; (0, 0) of a domain of ours that is gone."""
+
+        def look(connect: Any) -> tuple[int, int]:
+            state, reason = self._domain(connect).state(0)
+            return int(state), int(reason)
+
+        try:
+            return await self._call("look at", look)
+        except DomainGone:
+            if self.is_adopted:
+                raise
+            return 0, 0
+
+    async def _keeping(self, what: str, work: Callable[[Any], T], timeout_s: float = 60.0) -> T:
+        """Do something with the snapshots, wherever this domain keeps them."""
+        from .snapshot import DiskSnapshots, MemorySnapshots
+
+        has_disks = await self._has_disks()
+        notes = read_json(self._files.snapshots) or {}
+
+        def do(connect: Any) -> T:
+            domain = self._domain(connect)
+            if has_disks:
+                return work(DiskSnapshots(domain, notes))
+            return work(MemorySnapshots(connect, domain, self._storage(connect), notes))
+
+        return await self._call(what, do, again=False, timeout_s=timeout_s)
+
+    async def _has_disks(self) -> bool:
+        # Somebody else's domain has no files of ours; and the test driver keeps its own.
+        return bool(self._spec.disks) or self.is_adopted
+
+    async def _require(self, tag: str) -> None:
+        if all(one.tag != tag for one in await self.snapshots()):
+            raise SnapshotNotFound(self._spec.name, tag)
+
+    async def _choose(self, progress: Progress | None) -> tuple[str | None, str | None]:
+        if self.is_adopted:
+            return None, None
+        if not is_local(self.target.uri) and self._spec.accel == "auto":
+            return "tcg", "another host's KVM cannot be tried from here; ask for it by --accel kvm"
+        from ..accel import choose
+
+        choice = await choose(self._spec, self._files, progress)
+        return choice.accel, choice.reason
+
+    async def _erase(self, target: Target) -> None:
+        """Remove a domain of ours with its volumes, from whatever was made of it."""
+
+        def erase(connect: Any) -> None:
+            library = libvirt()
+            try:
+                domain = connect.lookupByUUIDString(target.uuid)
+            except library.libvirtError as err:
+                if err.get_error_code() != library.VIR_ERR_NO_DOMAIN:
+                    raise
+            else:
+                if domain.isActive():
+                    domain.destroy()
+                _undefine(domain)
+            storage = self._storage(connect, target)
+            for suffix in storage.names():
+                storage.remove(suffix)
+
+        await self._call("remove", erase, timeout_s=DESTROY_S)
+
+    async def _nics(self, shown: DomainView) -> tuple[Nic, ...] | None:
+        """Return what the live XML shows; of a machine of ours, what QEMU itself shows.
+
+        Words for QEMU's command line are not in the XML.
+        """
+        if self.is_adopted:
+            return shown.nics
+        from ..inventory import network_devices
+        from .passthrough import Passthrough
+
+        try:
+            return await network_devices(Passthrough(self._connection(), self.target.uuid))
+        except (MonitorError, BackendError, ImportError) as err:
+            logger.warning("machine %s: %s", self._spec.name, err)
+            return None if self._spec.extra_args else shown.nics
+
+    def _pid(self) -> int | None:
+        """Return the pid of QEMU, where it is on this host: libvirt does not tell."""
+        if not is_local(self.target.uri):
+            return None
+        needle = b"\0-uuid\0" + self.target.uuid.encode() + b"\0"
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes():
+                    return int(entry.name)
+        return None
+
+    def _channel(self, name: str, force: int) -> StreamEndpoint:
+        return self._endpoint(name, lambda domain, st: domain.openChannel(name, st, force))
+
+    def _serial(self, alias: str, force: int) -> StreamEndpoint:
+        return self._endpoint(alias, lambda domain, st: domain.openConsole(alias, st, force))
+
+    def _endpoint(self, name: str, attach: Callable[[Any, Any], object]) -> StreamEndpoint:
+        uri = self.target.uri
+        park = None if is_local(uri) else park_of(uri)
+        return StreamEndpoint(uri, self.target.uuid, name, attach, park)
+
+    def _unsupported(self, capability: str, way_out: str) -> Unsupported:
+        return Unsupported(
+            f"libvirt at {self.target.uri} has no {capability!r} for machine {self._spec.name!r}",
+            capability,
+            hint=way_out,
+        )
+
+    def _check_boot_files(self) -> None:
+        """Look for the bases that QEMU reads where they are; all else was copied at creation."""
+        for disk in self._spec.disks if is_local(self.target.uri) else ():
+            if disk.base is not None and not disk.base.is_file():
+                raise BootFailed(
+                    f"machine {self._spec.name!r}: {disk.base} is gone",
+                    hint="put it back, or create the machine anew",
+                )
+
+    def _boot_failed(self, err: BackendError) -> BootFailed:
+        said = str(err)
+        reason = said.splitlines()[-1]
+        return BootFailed(
+            f"machine {self._spec.name!r}: it did not start: {reason}",
+            stderr=said,
+            hint=err.hint or "see the log of the domain on its host, /var/log/libvirt/qemu",
+        )
+
+    def _run(self) -> Run | None:
+        data = read_json(self._files.run)
+        if data is None:
+            return None
+        try:
+            return Run(**data)
+        except TypeError as err:
+            raise BackendError(f"{self._files.run} is of another version: {err}") from err
+
+    def _record(self, run: Run) -> None:
+        write_json(self._files.run, asdict(run))
+
+    def _forget(self) -> None:
+        self._files.run.unlink(missing_ok=True)
+        self._files.suspended.unlink(missing_ok=True)
+        remove_tree(self._files.runtime)
+
+    def _note(self, tag: str, note: Mapping[str, Any] | None) -> None:
+        notes = read_json(self._files.snapshots) or {}
+        notes.pop(tag, None)
+        if note is not None:
+            notes[tag] = note
+        write_json(self._files.snapshots, notes)
+
+
+def _disk(index: int) -> str:
+    return f"disk{index}.qcow2"
+
+
+def _undefine(domain: Any) -> None:
+    library = libvirt()
+    domain.undefineFlags(
+        library.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | library.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | library.VIR_DOMAIN_UNDEFINE_NVRAM
+    )
+
+
+def _attach(domain: Any, xml: str) -> None:
+    domain.attachDeviceFlags(xml, _scope(domain))
+
+
+def _detach_ports(domain: Any, names: Sequence[str]) -> None:
+    """Detach channels by their whole description, which only the domain itself knows."""
+    from .domain_xml import channels_of
+
+    library = libvirt()
+    for part, flags in (
+        (domain.XMLDesc(0), library.VIR_DOMAIN_AFFECT_LIVE),
+        (domain.XMLDesc(library.VIR_DOMAIN_XML_INACTIVE), library.VIR_DOMAIN_AFFECT_CONFIG),
+    ):
+        if flags & _scope(domain):
+            for xml in channels_of(part, names):
+                domain.detachDeviceFlags(xml, flags)
+
+
+def _scope(domain: Any) -> int:
+    library = libvirt()
+    flags: int = library.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
+    return flags | (library.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)

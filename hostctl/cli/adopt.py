@@ -1,0 +1,21 @@
+"""`hostctl adopt`: a libvirt domain that is there becomes a machine; it is not touched."""
+
+import argparse
+
+from . import opening, render
+
+
+def adopt(args: argparse.Namespace) -> int:
+    """Take a domain as a machine."""
+    return opening.run(_adopt(args))
+
+
+async def _adopt(args: argparse.Namespace) -> int:
+    async with opening.open_controller() as controller:
+        machine = await controller.adopt(args.domain, connect=args.connect, name=args.name)
+        state = (await machine.state()).value
+    if args.json:
+        render.json_out({"name": machine.name, "domain": args.domain, "state": state})
+    else:
+        render.talk(f"{machine.name}: adopted, {state}")
+    return 0
