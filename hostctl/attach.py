@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from hostctl_channels.console import ConsoleChannel
-from hostctl_channels.errors import ChannelError, HostctlError
+from hostctl_channels.errors import ChannelError, HostctlError, PortsBusy
 from hostctl_channels.interface import Capability, Command, PutOptions
 from hostctl_channels.ports import PORTS, SERIAL
 from hostctl_guestside import agent, attach_script
@@ -46,6 +46,8 @@ LOOK_S: Final = {"agent": 4.0, "qga": 6.0, "serial": 6.0, "console": 45.0}
 READY: Final = b"\x9dHR"  # what an agent says first; PROTOCOL 3
 STEP_S: Final = 60.0  # for one script in the guest; a login on an emulated line is slow
 ANSWER_S: Final = 30.0  # for the fresh agent
+GONE_S: Final = 3.0  # of silence: an agent that is there answers in milliseconds
+END_S: Final = 30.0  # for one that is told to leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +234,35 @@ async def detach(site: Site, record: Path) -> Attachment:
         await _leave(channel, done)
     finally:
         await channel.close()
+    await _await_end(site, done.channel)
     record.unlink()  # noqa: ASYNC240 a file of ours
     return done
+
+
+async def _await_end(site: Site, key: str) -> None:
+    """Wait until the agent has left: the next command must not meet one that is going."""
+    line = next(line for line in LINES if line.key == key)
+    try:
+        async with asyncio.timeout(END_S):
+            while await _answers(line, site):  # noqa: ASYNC110 it does not say that it has gone
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise AttachFailed(
+            f"the agent still answers after {END_S:g} s", hint="try again: hostctl detach"
+        ) from None
+
+
+async def _answers(line: Line, site: Site) -> bool:
+    channel = line.open(site)
+    try:
+        await channel.connect(GONE_S)
+    except PortsBusy:
+        return True
+    except ChannelError:
+        return False
+    finally:
+        await channel.close()
+    return True
 
 
 async def _leave(channel: Channel, done: Attachment) -> None:

@@ -7,7 +7,8 @@ HostctlError
 restarted
 │   ├── ChannelTimeout      no answer in time; also a TimeoutError
 │   ├── PortHeld            the line of one port is in somebody else's hands
-│   └── PortsBusy           every port of a kind is taken; also a TimeoutError
+│   ├── PortsBusy           every port of a kind is taken; also a TimeoutError
+│   └── ReplyTooLong        what carries the guest's answers cannot carry this one
 ├── ProtocolError
 │   ├── LocalProtocolError  the caller asked for something the wire cannot carry; also a ValueError
 │   └── RemoteProtocolError the guest broke the protocol
@@ -46,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
+    "ReplyTooLong",
     "RequestFailed",
     "ShortSource",
     "SpawnFailed",
@@ -144,6 +146,10 @@ class TransferFailed(RequestFailed):
 
 class ShortSource(TransferFailed):
     """The source of a put ended early; the target is as it was before."""
+
+
+class ReplyTooLong(ChannelError):
+    """The guest's answer is longer than what carries it can take, and lost; the line is well."""
 
 
 class OutputTooLarge(GuestError):

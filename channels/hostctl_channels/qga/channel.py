@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,11 +137,17 @@ class QgaChannel:
             raise Refused(
                 f"{command}: the guest agent does not tell CPU time", Capability.USAGE.value
             )
-        process = QgaProcess(self.agent, command, self._pulse)
+        process = QgaProcess(self.agent, command, self._pulse, self._spooled)
         try:
             yield process
         finally:
             await process.finish()
+
+    async def _spooled(self, data: Buffer) -> bytes:
+        """Write a command's input, too long for a request, where only the agent's user reads it."""
+        path = b"/tmp/.hostctl-" + os.urandom(8).hex().encode()
+        await self.put(io.BytesIO(data), len(data), path, PutOptions(mode=0o600))
+        return path
 
     # --- files ----------------------------------------------------------------------------------
 

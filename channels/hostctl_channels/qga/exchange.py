@@ -35,7 +35,7 @@ class Exchange(Protocol):
 
     @property
     def max_request_bytes(self) -> int:
-        """The longest request it carries."""
+        """The longest request it carries; `ask` refuses a longer one."""
 
     @property
     def max_reply_bytes(self) -> int:
@@ -53,6 +53,7 @@ class Exchange(Protocol):
             ChannelReset: the guest's timeline was cut meanwhile.
             ChannelClosed, PortsBusy: there is no line.
             RemoteProtocolError: no reply came, or one beyond the request's limit.
+            ReplyTooLong: the reply is beyond what is carried here.
         """
 
     async def close(self) -> None:

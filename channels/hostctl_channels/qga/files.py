@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 CHUNK: Final = 2 << 20
 # What goes in one request with all that is to be done: two programs less, half of the time.
 _SMALL: Final = 256 * 1024
+# Of a request, for words and paths: two of PATH_MAX, of which JSON escapes a byte or two.
+_ENVELOPE: Final = 16 * 1024
 _CLEAN_UP_S: Final = 5.0
 _SCRIPT_S: Final = 60.0  # for what takes milliseconds, on a guest under load
 # Bytes per second; busybox' sha256sum does 25 MB/s under emulation, several times less under load.
@@ -148,7 +150,7 @@ async def upload(
     place.beside()
     tap = _Source(source, size_bytes, path, digest_of(options.verify), progress)
     try:
-        if size_bytes <= _SMALL:
+        if size_bytes <= min(_SMALL, _chunk(agent.exchange.max_request_bytes)):
             await _put_at_once(place, tap, options)
         else:
             await _put_in_chunks(place, tap, options)
@@ -373,4 +375,4 @@ def _failed(place: _Place, err: RequestFailed) -> TransferFailed:
 
 def _chunk(limit_bytes: int) -> int:
     """Return how many bytes one request carries in base64, with its own words around."""
-    return min(CHUNK, (limit_bytes - 8192) // 4 * 3)
+    return min(CHUNK, (limit_bytes - _ENVELOPE) // 4 * 3)

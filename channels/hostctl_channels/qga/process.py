@@ -19,6 +19,7 @@ from ..errors import (
     LocalProtocolError,
     OutputTooLarge,
     Refused,
+    ReplyTooLong,
     RequestFailed,
     SpawnFailed,
 )
@@ -26,13 +27,17 @@ from ..interface import STDERR, STDOUT, Buffer, Capability, Command, ExitStatus,
 from .agent import MAX_CAPTURE, Agent, Status
 from .script import SLAY, Call, Oops, call_of, script_call
 
-__all__ = ["MAX_INPUT", "QgaProcess", "run"]
+__all__ = ["MAX_INPUT", "QgaProcess", "Spool", "run"]
+
+Spool = Callable[[Buffer], Awaitable[bytes]]
+"""Writes bytes to a new file of the guest; returns its path."""
 
 logger = logging.getLogger(__name__)
 
-# Of standard input, which guest-exec takes whole, before the command begins.
+# Of standard input, which is there whole before the command begins, here and in the guest.
 MAX_INPUT: Final = 16 << 20
-_WORDS: Final = 256 * 1024  # of a request, for what is not its input; an argv is mostly shorter
+_ENVELOPE: Final = 8192  # of a request, for our own script and JSON's words
+_ESCAPED: Final = 6  # bytes that one may become in JSON, at worst
 # The first pause before asking, and how it grows: a tenth of the command's age so far, so that a
 # command is known to have ended 10 % late, at most half a second.
 _FIRST_S: Final = 0.004
@@ -69,8 +74,9 @@ async def _end_of(ask: Callable[[], Awaitable[Status | None]]) -> Status:
 class QgaProcess:
     """See interface.Process. Made by QgaChannel.spawn."""
 
-    def __init__(self, agent: Agent, command: Command, pulse: Pulse) -> None:
+    def __init__(self, agent: Agent, command: Command, pulse: Pulse, spool: Spool) -> None:
         self._agent = agent
+        self._spool = spool
         self._command = command
         self._pulse = pulse
         self._timeline = Timeline(pulse, str(command))
@@ -92,9 +98,12 @@ class QgaProcess:
 
     async def start(self, data: Buffer | None = None) -> None:
         """Start it. Raises SpawnFailed; a program that is not there ends as in a shell, 127."""
-        if data is not None and len(data) > self._max_input:
+        if data is not None and len(data) > MAX_INPUT:
             raise self._input_too_large()
-        call = call_of(self._command, data, self._oops)
+        spooled = None
+        if data and len(data) > self._carried:
+            spooled, data = await self._spool(data), None
+        call = call_of(self._command, data, self._oops, spooled)
         self._starting = asyncio.ensure_future(self._agent.start(*call))
         try:
             # Shielded: who is cancelled now must still learn the pid, to kill it.
@@ -157,6 +166,11 @@ class QgaProcess:
         self._timeline.check()
         try:
             return await self._agent.status(pid)
+        except ReplyTooLong as err:
+            raise OutputTooLarge(
+                f"{self._command}: printed more than can be carried: {err}",
+                hint="write it to a file and get that",
+            ) from err
         except RequestFailed as err:
             if "pid" not in err.message:
                 raise
@@ -220,7 +234,7 @@ class QgaProcess:
             raise LocalProtocolError(f"{self._command}: was started without standard input")
         if self._started.is_set():
             return
-        if len(self._input) + len(data) > self._max_input:
+        if len(self._input) + len(data) > MAX_INPUT:
             error = self._input_too_large()
             self._fail(error)
             raise error
@@ -255,13 +269,15 @@ class QgaProcess:
         return await asyncio.shield(self._result)
 
     @property
-    def _max_input(self) -> int:
-        # In base64, beside the command's own words.
-        return min(MAX_INPUT, (self._agent.exchange.max_request_bytes - _WORDS) // 4 * 3)
+    def _carried(self) -> int:
+        """How much input one request carries: in base64, beside the command's own words."""
+        words = [*self._command.argv, *self._command.env.values(), self._command.cwd or b""]
+        own = _ENVELOPE + _ESCAPED * sum(map(len, words))
+        return (self._agent.exchange.max_request_bytes - own) // 4 * 3
 
     def _input_too_large(self) -> Refused:
         return Refused(
-            f"{self._command}: more than {self._max_input >> 20} MiB of input; the guest agent "
+            f"{self._command}: more than {MAX_INPUT >> 20} MiB of input; the guest agent "
             "takes it whole before the command begins",
             Capability.STREAMS.value,
             hint="put it into a file of the guest, and redirect from that",

@@ -70,12 +70,24 @@ _CAPABILITIES: Final = {
 }
 
 
-def call_of(command: Command, data: Buffer | None, oops: Oops) -> Call:
-    """Return the call that runs `command` with `data` as its standard input."""
-    is_plain = not command.env and command.cwd is None and command.user is None
+def call_of(
+    command: Command, data: Buffer | None, oops: Oops, spooled: bytes | None = None
+) -> Call:
+    """Return the call that runs `command` with `data` as its standard input.
+
+    Or with a file of the guest's, `spooled`, which has no name any more when the command begins.
+    """
+    is_plain = not (command.env or command.cwd or command.user or spooled)
     if is_plain and all(map(is_carried, command.argv)):
         return Call(command.argv[0], command.argv[1:], data)
-    return script_call(oops.function + _text(command), data)
+    return script_call(oops.function + _redirected(spooled) + _text(command), data)
+
+
+def _redirected(spooled: bytes | None) -> bytes:
+    if spooled is None:
+        return b""
+    name = quote(spooled)
+    return b"[ -r %s ] || _o 5 'its input is gone'; exec <%s; rm -f %s; " % (name, name, name)
 
 
 def script_call(text: bytes, data: Buffer | None, words: Sequence[bytes] = ()) -> Call:

@@ -13,7 +13,12 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from hostctl_channels.deadline import Deadline
-from hostctl_channels.errors import ChannelClosed, ChannelTimeout
+from hostctl_channels.errors import (
+    ChannelClosed,
+    ChannelTimeout,
+    LocalProtocolError,
+    ReplyTooLong,
+)
 
 from ...errors import BackendError
 from .connection import Connection
@@ -28,8 +33,11 @@ __all__ = ["AgentEndpoint", "LibvirtExchange"]
 
 # REMOTE_STRING_MAX of libvirt's remote_protocol.x, less room for its own envelope.
 _MOST: Final = 4194304 - 4096
-# A request of 270 KB was never answered through libvirt 9.0, of 17 KB always: not understood yet.
-_MOST_ASKED: Final = 48 * 1024
+# libvirt writes a request to a non-blocking socket, and begins anew when the socket is full before
+# its end (seen in 9.0 with strace: 182720 of 266759 bytes, EAGAIN, and again from byte 0): the
+# agent reads garbage, and nobody hears of it again. Linux takes that much by default
+# (net.core.wmem_default); half of it is safe.
+_MOST_ASKED: Final = 96 * 1024
 _AGAIN_S: Final = 0.5  # until an agent that libvirt has not seen yet is asked again
 _SLACK_S: Final = 10.0  # for libvirt's own timeout to come back
 _REFUSED: Final = "unable to execute QEMU agent command"
@@ -71,6 +79,9 @@ class LibvirtExchange:
 
     async def ask(self, request: Request, timeout_s: float) -> bytes:
         """See Exchange."""
+        if len(request.text) > _MOST_ASKED:
+            size = len(request.text)
+            raise LocalProtocolError(f"{request.rpc}: {size} bytes; libvirt carries {_MOST_ASKED}")
         epoch = self._pulse.epoch()
         async with self._turn, Deadline(self._pulse, timeout_s, request.rpc):
             reply = await self._asked(request, timeout_s)
@@ -112,6 +123,8 @@ def _ask(domain: Any, text: str, limit: int) -> bytes | None:
             if "not connected" in said:
                 return None
             raise ChannelTimeout(f"no answer of the guest agent within {limit} s") from err
+        if code == library.VIR_ERR_RPC and "payload" in said:
+            raise ReplyTooLong(f"libvirt carries replies of up to {_MOST} bytes") from err
         if _REFUSED in said:  # the agent's own error, in libvirt's words
             return json.dumps({"error": {"class": "GenericError", "desc": said}}).encode()
         raise
