@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from hostctl.connect import BestChannel
 from hostctl.machine import Machine
 from hostctl.state import Home
 from hostctl_channels.agent_channel import AgentChannel
@@ -92,8 +93,10 @@ async def test_what_may_be_refused_is_refused_before_it_begins(machine: Machine)
 
 
 async def holds_streams(machine: Machine) -> bool:
-    """Tell whether the idle port that was used last has its streams open in the guest."""
-    channel = machine._reach()
+    """Tell whether an idle port has its streams open in the guest."""
+    best = await machine._reach()
+    assert isinstance(best, BestChannel)
+    channel = best._channel
     assert isinstance(channel, AgentChannel)
     return any(port.holds_streams for port in channel._idle.values())
 
