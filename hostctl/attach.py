@@ -268,7 +268,10 @@ async def _answers(line: Line, site: Site) -> bool:
 async def _leave(channel: Channel, done: Attachment) -> None:
     """Take the agent away; where we speak through it, it ends after its last answer."""
     verb = "remove" if done.is_service else "stop"
-    line = '(sleep 1; rm -f "$3"; exec sh -c "$1" attach "$2" "$3") >/dev/null 2>&1 &'
+    line = (
+        '(sleep 1; rm -f "$3"; case $3 in */hostctl/*) rmdir "${3%/*}" ;; esac;'
+        ' exec sh -c "$1" attach "$2" "$3") >/dev/null 2>&1 &'
+    )
     words = (attach_script(), verb, done.path)
     result = await channel.exec(Command.of("sh", "-c", line, "detach", *words))
     if not result.exit.ok:

@@ -75,9 +75,16 @@ put() { # PATH MODE, text on stdin
 	cat >"$ROOT$1.new" && chmod "$2" "$ROOT$1.new" && mv -f "$ROOT$1.new" "$ROOT$1" || die "cannot write $1"
 }
 
-rc_script() { # how the two kinds of init scripts run it
+# sysvinit's own script runs others with SIGINT ignored, which a shell cannot undo: no Ctrl-C would reach a command
+rc_script() {
 	cat <<-END
-		start() { start-stop-daemon --start --background --make-pidfile --pidfile /run/$service.pid --exec /bin/sh -- $agent; }
+		start() {
+			set -- /bin/sh $agent
+			! env --default-signal=INT true 2>/dev/null || set -- /usr/bin/env --default-signal=INT,QUIT "\$@"
+			program=\$1
+			shift
+			start-stop-daemon --start --background --make-pidfile --pidfile /run/$service.pid --startas "\$program" -- "\$@"
+		}
 		stop() { start-stop-daemon --stop --retry 5 --pidfile /run/$service.pid; }
 	END
 }
@@ -89,6 +96,8 @@ unit() {
 
 		[Service]
 		ExecStart=/bin/sh $agent
+		# Killed with all it runs, it cannot remove its own folder, which is named after its process
+		ExecStopPost=-/bin/sh -c 'for d in /run/hostctl.*; do [ -d /proc/\$\${d##*.} ] || rm -rf "\$\$d"; done'
 		Restart=always
 		RestartSec=1
 		KillMode=mixed
@@ -172,7 +181,8 @@ remove() {
 		# Who asked may be a command of the agent itself, and goes down with it: that comes last
 		[ ! -e "$ROOT/etc/systemd/system/$service.service" ] || systemctl disable --quiet $service
 		rm -f "$ROOT/etc/systemd/system/$service.service"
-		systemctl daemon-reload && systemctl --quiet stop --no-block $service
+		# No daemon-reload before: systemd would forget how to tidy up
+		systemctl --quiet stop --no-block $service
 		;;
 	openrc)
 		[ ! -e "$ROOT/etc/init.d/$service" ] || { rc-service $service stop && rc-update del $service default; }

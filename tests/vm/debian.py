@@ -1,4 +1,4 @@
-"""A Debian with systemd, dbus and qemu-guest-agent on a disk, made without root; kept in the cache.
+"""A Debian with qemu-guest-agent and an init of choice on a disk, made without root, kept in cache.
 
 mmdebstrap in a fake chroot, mke2fs from a folder, no loop device, no boot loader: the kernel is
 that of `tiny`, with an initramfs that mounts the disk and switches to it.
@@ -16,7 +16,12 @@ from hostctl_images import build, cpio
 from hostctl_images.image import cache_folder
 from hostctl_images.kernel import load_order
 
-PACKAGES = "systemd-sysv,udev,dbus,qemu-guest-agent"
+COMMON = "udev,dbus,procps,qemu-guest-agent"
+INITS = {
+    "systemd": "systemd-sysv",
+    "sysvinit": "sysvinit-core",
+    "openrc": "sysvinit-core,openrc",
+}
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 NEEDLESS = ("doc", "man", "locale")
 SIZE = "600M"
@@ -37,16 +42,16 @@ exec switch_root /new /sbin/init
 """
 
 
-def disk() -> Path:
+def disk(init: str = "systemd") -> Path:
     """Return the disk as a raw file, made if it is not there: half a minute, 600 MB, sparse."""
     folder = cache_folder() / "tests"
-    made = folder / f"debian-{SUITE}.ext4"
+    made = folder / f"debian-{SUITE}-{init}.ext4"
     if not made.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="debian-") as name:
             work = Path(name)
             tar = work / "system.tar"
-            _bootstrap(tar, work)
+            _bootstrap(tar, work, f"{INITS[init]},{COMMON}")
             _fill(tar, work, folder / f".{made.name}")
         (folder / f".{made.name}").rename(made)
     return made
@@ -89,9 +94,9 @@ def _busybox() -> Path:
     return Path(found)
 
 
-def _bootstrap(tar: Path, work: Path) -> None:
+def _bootstrap(tar: Path, work: Path, packages: str) -> None:
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in NEEDLESS]
-    words = ["mmdebstrap", "--mode=fakechroot", "--variant=minbase", f"--include={PACKAGES}"]
+    words = ["mmdebstrap", "--mode=fakechroot", "--variant=minbase", f"--include={packages}"]
     _run([*words, *options, SUITE, str(tar), MIRROR], work, timeout_s=600)
 
 

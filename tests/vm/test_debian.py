@@ -33,9 +33,15 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(params=["systemd"])
+def init(request: pytest.FixtureRequest) -> str:
+    """Return which init the disk has; a test names others by `parametrize`."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def machine() -> AsyncIterator[Machine]:
-    disk = await asyncio.to_thread(debian.disk)
+async def machine(init: str) -> AsyncIterator[Machine]:
+    disk = await asyncio.to_thread(debian.disk, init)
     with tempfile.TemporaryDirectory(prefix="hd-") as root:
         kernel, initrd = await asyncio.to_thread(debian.boot_files, Path(root))
         async with Controller(Home(Path(root) / "s", Path(root) / "r")) as controller:
@@ -89,3 +95,61 @@ async def test_a_stock_debian_is_reached_by_its_own_agent(machine: Machine) -> N
         await agent.shutdown()
     await machine.wait(MachineState.STOPPED, timeout_s=120)
     logger.info("off after %.1f s", time.monotonic() - begin)
+
+
+@pytest.mark.parametrize("init", debian.INITS, indirect=True)
+async def test_a_kept_agent_is_a_service_that_survives_a_reboot(
+    machine: Machine, init: str
+) -> None:
+    await machine.start(timeout_s=600)
+    assert await key_of(machine) == "qga"
+    told = (await machine.shell("ps -p 1 -o comm=; ls -d /run/systemd/system")).stdout.decode()
+    assert ("systemd" in told) == (init == "systemd")
+    begin = time.monotonic()
+    done = await machine.attach(persist=True)
+    logger.info("%s: attached after %.1f s", init, time.monotonic() - begin)
+    assert (done.foothold, done.is_service) == ("qga", True)
+    assert await key_of(machine) == "agent"
+
+    await reboot(machine)
+    machine.use_channel("agent")
+    await machine.wait(timeout_s=600)
+    async with machine.spawn("sleep", "600") as process:  # and Ctrl-C reaches what it runs
+        await process.signal("INT")
+        assert (await process.wait()).signal == 2
+
+    machine.use_channel("auto")
+    begin = time.monotonic()
+    await machine.detach()
+    logger.info("%s: detached after %.1f s", init, time.monotonic() - begin)
+    assert await key_of(machine) == "qga"
+    async with asyncio.timeout(60):  # init has its own pace
+        while (left := (await machine.shell(LEFT)).stdout) != b"":
+            logger.info("still there: %s", left)
+            await asyncio.sleep(2)
+
+    await reboot(machine)
+    await machine.wait(timeout_s=600)
+    assert await key_of(machine) == "qga"
+
+
+# What udev knows of the machine's own ports is no leftover.
+LEFT = "find /etc /usr/local /run -path /run/udev -prune -o -name '*hostctl*' -not -path '/dev/*' "
+LEFT += "-print; ps ax -o args= | grep '^[^ ]*sh /[^ ]*agent.sh'"
+
+
+async def key_of(machine: Machine) -> str:
+    """Return the channel that reaches the guest by itself."""
+    await machine.close()
+    await machine.exec("true", check=True)
+    assert machine._channel
+    assert machine._channel.line
+    return machine._channel.line.key
+
+
+async def reboot(machine: Machine) -> None:
+    """Have the guest reboot in order, so that its disk is whole."""
+    boot = (await machine.read("/proc/sys/kernel/random/boot_id")).decode()
+    logger.info("reboots, was %s", boot.strip())
+    await machine.exec("sync")
+    await machine.reset(wait=False)
