@@ -14,6 +14,7 @@ _T = TypeVar("_T")
 _Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 SHELLS: Final = ("bash", "zsh", "fish")
+CHANNELS: Final = ("auto", "agent", "qga", "serial", "console")  # connect.LINES; a test compares
 
 # What shtab puts into the completion scripts; completion.py defines the shell function.
 _MACHINE: Final = {
@@ -422,9 +423,10 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
 def _add_channel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channel",
-        choices=("auto", "agent", "qga"),
+        choices=CHANNELS,
         default="auto",
-        help="how to reach the guest: our agent, QEMU's guest agent, or the best (default)",
+        help="how to reach the guest: our agent, QEMU's guest agent, our agent on the serial line, a "
+        "login on it, or the best that answers (default)",
     )
 
 

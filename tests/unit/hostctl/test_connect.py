@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hostctl import connect
+from hostctl.cli import arguments
 from hostctl.connect import BestChannel, Line, open_channel
 from hostctl.errors import ConfigError
 from hostctl_channels.errors import ChannelClosed, ChannelReset, ChannelTimeout
@@ -167,6 +168,10 @@ async def test_a_forced_one_is_the_only_one_and_not_remembered(bench: Bench) -> 
         await bench.channel("qga", {"first": UnixEndpoint(Path("/1"))}).ping()
     with pytest.raises(ConfigError, match="no channel 'fax'"):
         await bench.channel("fax").ping()
+
+
+def test_the_command_line_offers_every_line() -> None:
+    assert (connect.AUTO, *(line.key for line in connect.LINES)) == arguments.CHANNELS
 
 
 async def test_a_single_line_is_not_raced(bench: Bench) -> None:
