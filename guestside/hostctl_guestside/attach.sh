@@ -85,7 +85,7 @@ rc_script() {
 			shift
 			start-stop-daemon --start --background --make-pidfile --pidfile /run/$service.pid --startas "\$program" -- "\$@"
 		}
-		stop() { start-stop-daemon --stop --retry 5 --pidfile /run/$service.pid; }
+		stop() { start-stop-daemon --stop --retry 5 --remove-pidfile --pidfile /run/$service.pid; }
 	END
 }
 
@@ -186,11 +186,11 @@ remove() {
 		;;
 	openrc)
 		[ ! -e "$ROOT/etc/init.d/$service" ] || { rc-service $service stop && rc-update del $service default; }
-		rm -f "$ROOT/etc/init.d/$service"
+		rm -f "$ROOT/etc/init.d/$service" /run/$service.pid
 		;;
 	sysvinit)
 		[ ! -e "$ROOT/etc/init.d/$service" ] || "$ROOT/etc/init.d/$service" stop
-		rm -f "$ROOT/etc/init.d/$service"
+		rm -f "$ROOT/etc/init.d/$service" /run/$service.pid
 		update-rc.d $service remove
 		;;
 	inittab)

@@ -425,8 +425,8 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
         "--channel",
         choices=CHANNELS,
         default="auto",
-        help="how to reach the guest: our agent, QEMU's guest agent, our agent on the serial line, a "
-        "login on it, or the best that answers (default)",
+        help="how to reach the guest: our agent, QEMU's guest agent, our agent on the serial line, "
+        "a login on it, or the best that answers (default)",
     )
 
 

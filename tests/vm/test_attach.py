@@ -19,6 +19,10 @@ from .test_serial import GETTY
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 PATIENCE_S = 60
+# All of it: its folder has its number, and those of its workers. busybox has no pkill here.
+KILL_AGENT = """for d in /run/hostctl.*; do
+for f in $d/*.pid; do read -r pid rest <$f && kill -9 $pid || exit; done; kill -9 ${d##*.} || exit
+done"""
 PORTS_IN_GUEST = "cat /sys/class/virtio-ports/*/name"
 
 
@@ -88,9 +92,11 @@ async def test_a_kept_agent_comes_back_and_can_be_removed(stranger: Machine) -> 
     assert (await stranger.attach(persist=True)).is_service
     assert KEPT in await told(stranger, "cat /etc/inittab")
     stranger.use_channel("qga")
-    await stranger.shell(f"pkill -f {KEPT}")
+    old = await told(stranger, "ls -d /run/hostctl.*")
+    await stranger.shell(KILL_AGENT, check=True)
     stranger.use_channel("agent")
     await stranger.wait(timeout_s=PATIENCE_S)
+    assert await told(stranger, "ls -d /run/hostctl.*") != old
     stranger.use_channel("auto")
     await stranger.detach()
     await gone(stranger, KEPT)
