@@ -31,7 +31,8 @@ def create(parser: argparse.ArgumentParser) -> None:
     boot.add_argument(
         "--image",
         metavar="IMAGE",
-        help="an image by name (default: tiny); built when it is not there yet",
+        help="an image by name, built when it is not there yet (default: tiny, unless --disk names "
+        "a file to boot); none: the firmware looks for something to boot",
     )
     _add_file(boot, "--kernel", metavar="FILE", help="boot this kernel instead of an image")
     _add_file(boot, "--initrd", metavar="FILE", help="initial RAM disk for --kernel")
