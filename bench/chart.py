@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 from .line import BOTH, EXEC, FLOOR_SHELL, GET, PING, PUT
 from .samples import Samples
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_channels"]
 
 _BARS: Final = {
     "hostctl": ("hostctl", "#0b6e4f"),
     "raw": ("raw line: C in the guest, nothing but the bytes", "#a9b4c2"),
     "qga": ("QEMU guest agent, at its best", "#e0a458"),
 }
+_KINDS: Final = {"agent": "#0b6e4f", "guest agent": "#e0a458", "login": "#a9b4c2"}
+_BETTER: Final = {"ms": "shorter", "MB/s": "longer"}
 _INK: Final = "#24292f"
 _FLOOR: Final = "what the guest's shell needs for it, by itself"
 _HEIGHT: Final = 0.26  # of a bar, where there are three tasks
@@ -44,6 +46,22 @@ def draw(samples: Samples, path: Path, caption: str) -> None:
         frameon=False,
     )
     figure.supxlabel(caption, fontsize=9, color="#57606a")
+    figure.savefig(path, metadata={"Date": None})
+
+
+def draw_channels(samples: Samples, tasks: tuple[str, ...], path: Path) -> None:
+    """Write a chart of every channel at each of four tasks to `path`, an SVG."""
+    matplotlib.rcParams.update({"svg.hashsalt": "hostctl", "font.size": 10, "text.color": _INK})
+    figure = Figure(figsize=(9.6, 5.2), facecolor="white", layout="constrained")
+    FigureCanvasSVG(figure)
+    for axes, task in zip(figure.subplots(2, 2, sharey=True).flat, tasks, strict=True):
+        names = samples.contenders(task)
+        values = [samples.median(task, name) for name in names]
+        for row, (name, value) in enumerate(zip(names, values, strict=True)):
+            _bar(axes, row, value, 0.75, name, _KINDS[name.partition(":")[0]])
+        _dress(axes, names, min(values), max(values))
+        unit = samples.get(task, names[0]).unit
+        axes.set_title(f"{task}, {unit}: {_BETTER[unit]} is better", loc="left", fontsize=11)
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -86,7 +104,7 @@ def _dress(axes: Any, tasks: list[str], least: float, most: float) -> None:
     axes.set_xlim(least / 3, most * 2.2)  # room for the figures
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(tasks)), [task.replace(" with ", "\nwith ") for task in tasks])
-    axes.invert_yaxis()
+    axes.set_ylim(len(tasks) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", which="both", colors="#57606a", labelsize=9)
     axes.grid(axis="x", color="#eaeef2")

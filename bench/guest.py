@@ -19,7 +19,17 @@ from hostctl.controller import Controller
 from hostctl.machine import Machine
 from hostctl_channels.ports import GUEST_AGENT
 
-__all__ = ["BULK", "ECHO", "FOLDER", "NAME", "QGA", "bring_qga", "bring_rawline", "running"]
+__all__ = [
+    "BULK",
+    "ECHO",
+    "FOLDER",
+    "NAME",
+    "QGA",
+    "bring_guest_agent",
+    "bring_qga",
+    "bring_rawline",
+    "running",
+]
 
 NAME: Final = "bench"
 FOLDER: Final = "/run/bench"  # a tmpfs of its own in the guest
@@ -67,13 +77,28 @@ async def bring_rawline(machine: Machine, workshop: Path) -> None:
 
 
 async def bring_qga(machine: Machine) -> str:
-    """Copy the host's QEMU guest agent with its libraries, start it, and return its version.
+    """Start the host's QEMU guest agent in the machine, and return its version.
+
+    Twice: one for the blocking client, one for hostctl's own channel, as a port has one client.
+    """
+    start = await _bring(machine)
+    for port in (QGA, GUEST_AGENT):
+        await _serve(machine, port, f"{start} -m virtio-serial -p $port -t {FOLDER}")
+    return (await _run(_program(), "--version")).strip().removeprefix("QEMU Guest Agent ")
+
+
+async def bring_guest_agent(machine: Machine) -> None:
+    """Start it on its usual port alone."""
+    start = await _bring(machine)
+    await _serve(machine, GUEST_AGENT, f"{start} -m virtio-serial -p $port -t {FOLDER}")
+
+
+async def _bring(machine: Machine) -> str:
+    """Copy the agent with its libraries; return how to run it.
 
     It is dynamically linked; its loader is called by hand, for the guest has none.
     """
-    program = shutil.which("qemu-ga", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if program is None:
-        raise SystemExit("bench: needs qemu-ga to compare with: apt-get install qemu-guest-agent")
+    program = _program()
     listed = await _run("ldd", program)
     libraries = [Path(path) for path in re.findall(r"(/\S+) \(0x", listed)]
     await machine.shell(f"mkdir -p {FOLDER}/lib", check=True)
@@ -81,12 +106,14 @@ async def bring_qga(machine: Machine) -> str:
         await machine.put(library, f"{FOLDER}/lib/{library.name}", mode=0o755)
     await machine.put(Path(program), f"{FOLDER}/qemu-ga", mode=0o755)
     loader = next(path.name for path in libraries if path.name.startswith("ld-"))
-    start = f"{FOLDER}/lib/{loader} --library-path {FOLDER}/lib {FOLDER}/qemu-ga"
-    # One for the blocking client, and one for hostctl's own channel through it: a port has one
-    # client.
-    for port in (QGA, GUEST_AGENT):
-        await _serve(machine, port, f"{start} -m virtio-serial -p $port -t {FOLDER}")
-    return (await _run(program, "--version")).strip().removeprefix("QEMU Guest Agent ")
+    return f"{FOLDER}/lib/{loader} --library-path {FOLDER}/lib {FOLDER}/qemu-ga"
+
+
+def _program() -> str:
+    program = shutil.which("qemu-ga", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if program is None:
+        raise SystemExit("bench: needs qemu-ga to compare with: apt-get install qemu-guest-agent")
+    return program
 
 
 async def _serve(machine: Machine, name: str, command: str) -> None:

@@ -43,13 +43,14 @@ _PINGS: Final = 20
 _EXECS: Final = 5
 _BURSTS: Final = (64 * 1024, 1_000_000)
 _FILE: Final = "/tmp/serial-bench"
-_AGENT: Final = "setsid hostctl-agent /dev/ttyS1 </dev/null >/dev/null 2>&1 &"
-# A root with the password "let me in", and a getty as init would have started it.
+AGENT: Final = "setsid hostctl-agent /dev/ttyS1 </dev/null >/dev/null 2>&1 &"
+# A root with a password, and a getty as init would have started it.
+PASSWORD: Final = "let me in"
 _HASH: Final = "$1$hostctl$BNI8Hy49p0tqdwVZ.lU8d1"
-_GETTY: Final = f"""sed -i 's|^root:x:|root:{_HASH}:|' /etc/passwd
+GETTY: Final = f"""sed -i 's|^root:x:|root:{_HASH}:|' /etc/passwd
 setsid sh -c 'echo $$ >/tmp/loop; while :; do getty -L 115200 ttyS1 vt100; done' \\
     </dev/null >/dev/null 2>&1 &"""
-_FREE: Final = """[ ! -e /tmp/loop ] || kill -9 $(cat /tmp/loop); rm -f /tmp/loop
+FREE: Final = """[ ! -e /tmp/loop ] || kill -9 $(cat /tmp/loop); rm -f /tmp/loop
 for f in /proc/[0-9]*/fd/*; do
     case $(readlink $f) in */ttyS1) p=${f#/proc/} && kill -9 ${p%%/*} ;; esac
 done 2>/dev/null
@@ -78,8 +79,8 @@ async def _machine(samples: Samples, rounds: int) -> list[str]:
                 await machine.put(os.urandom(_GET), _FILE)
                 for _ in range(rounds):
                     await _raw(machine, samples)
-                    await _ours(machine, samples, "agent", _AGENT, _PUT, _GET)
-                    await _ours(machine, samples, "login", _GETTY, _LESS, _LESS)
+                    await _ours(machine, samples, "agent", AGENT, _PUT, _GET)
+                    await _ours(machine, samples, "login", GETTY, _LESS, _LESS)
                 return await _bursts(machine)
             finally:
                 await machine.delete(force=True)
@@ -88,7 +89,7 @@ async def _machine(samples: Samples, rounds: int) -> list[str]:
 @asynccontextmanager
 async def _line(machine: Machine) -> AsyncIterator[socket.socket]:
     """Yield the raw line, with nobody else at it on either side."""
-    await machine.shell(_FREE)
+    await machine.shell(FREE)
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(machine._files.socket("serial.1")))
         line.settimeout(120)
@@ -135,7 +136,7 @@ def _read(line: socket.socket, size: int) -> None:
 async def _ours(
     machine: Machine, samples: Samples, name: str, start: str, put: int, get: int
 ) -> None:
-    await machine.shell(_FREE)
+    await machine.shell(FREE)
     await machine.shell(start)
     locks = machine._files.runtime / "lines"
     locks.mkdir(exist_ok=True)
@@ -145,7 +146,7 @@ async def _ours(
     if name == "agent":
         channel = open_serial(target, lock_dir=locks, pulse=pulse)
     else:
-        channel = open_console(target, Login("root", "let me in"), lock_dir=locks, pulse=pulse)
+        channel = open_console(target, Login("root", PASSWORD), lock_dir=locks, pulse=pulse)
     await channel.connect(60)
     await channel.exec(Command.of("true"))
     samples.add("ping", name, "ms", [await channel.ping() * 1e3 for _ in range(_PINGS)])
