@@ -91,12 +91,17 @@ class Controller:
         return self.machine(spec.name)
 
     async def adopt_foreign(
-        self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        monitor: Path | None = None,
+        lines: Mapping[str, str] | None = None,
+        baud: int | None = None,
     ) -> Machine:
         """Take what somebody else started, a QEMU or just a line into a guest, as a machine.
 
-        `monitor` is the QMP socket; `lines` are Unix sockets, ttys or URLs by the name of the port.
-        Nothing is touched.
+        `monitor` is the QMP socket; `lines` are Unix sockets, ttys or URLs by the name of the port;
+        `baud` is the speed of a tty (115200). Nothing is touched.
 
         Raises:
             MachineExists: the name is taken.
@@ -110,7 +115,7 @@ class Controller:
             hint = "it serves one client at a time: is another connected?"
             raise ConfigError(f"no QEMU greets at {monitor}", hint=hint)
         socket = None if monitor is None else os.path.abspath(monitor)  # noqa: ASYNC240 no I/O
-        where = Foreign(socket, lines or {})
+        where = Foreign(socket, lines or {}, baud)
         spec = MachineSpec(name, is_adopted=True)
         async with self.home.staging(name) as files:
             _write(files, "foreign", spec, where.to_json())

@@ -83,9 +83,14 @@ class Controller:
         return Machine(self._loop, self._loop.call(found))
 
     def adopt_foreign(
-        self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        monitor: Path | None = None,
+        lines: Mapping[str, str] | None = None,
+        baud: int | None = None,
     ) -> Machine:
-        found = self._async.adopt_foreign(name, monitor=monitor, lines=lines)
+        found = self._async.adopt_foreign(name, monitor=monitor, lines=lines, baud=baud)
         return Machine(self._loop, self._loop.call(found))
 
     def machine(self, name: str) -> Machine:

@@ -95,15 +95,14 @@ def open_serial(
     this user's, named after the target, so that processes take turns.
     """
     locks = lock_dir or lock_folder(os.fspath(target))
-    return serial_agent(SerialEndpoint(target, baud), locks, pulse or UncutPulse(), baud)
+    return serial_agent(SerialEndpoint(target, baud), locks, pulse or UncutPulse())
 
 
-def serial_agent(
-    endpoint: Endpoint, lock_dir: Path, pulse: Pulse, baud: int = BAUD
-) -> StagedChannel:
+def serial_agent(endpoint: Endpoint, lock_dir: Path, pulse: Pulse) -> StagedChannel:
     """Return a channel to the agent at a machine's serial line, not connected yet."""
     dialer = Dialer(gathered(endpoint))
     pool = PortPool({SERIAL: dialer}, lock_dir)
+    baud = endpoint.baud if isinstance(endpoint, SerialEndpoint) else BAUD
     return StagedChannel(AgentFoothold(pool, dialer, pulse, baud))
 
 

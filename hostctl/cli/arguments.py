@@ -107,6 +107,12 @@ def attach(parser: argparse.ArgumentParser) -> None:
         help="with a QMP socket: where one of its ports is reached, such as "
         "org.qemu.guest_agent.0=/run/qga.sock or serial.1=/dev/pts/3; repeatable",
     )
+    parser.add_argument(
+        "--baud",
+        metavar="N",
+        type=_count,
+        help="speed of a serial line that is a real tty (default: 115200)",
+    )
     login = parser.add_mutually_exclusive_group()
     _add_file(
         login,

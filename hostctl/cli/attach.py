@@ -77,8 +77,11 @@ async def _found(controller: Controller, args: argparse.Namespace) -> tuple[Mach
     name = args.name or _name_of(args.place)
     if await _is_monitor(args.place):
         monitor = Path(args.place)
-        return await controller.adopt_foreign(name, monitor=monitor, lines=lines), True
-    return await controller.adopt_foreign(name, lines={**lines, SERIAL: args.place}), True
+        return await controller.adopt_foreign(
+            name, monitor=monitor, lines=lines, baud=args.baud
+        ), True
+    lines[SERIAL] = args.place
+    return await controller.adopt_foreign(name, lines=lines, baud=args.baud), True
 
 
 async def _is_monitor(target: str) -> bool:

@@ -46,19 +46,23 @@ _MONITORED = Capabilities(
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Where somebody else's machine is reached. `lines`: Unix sockets, ttys or URLs by port."""
+    """Where somebody else's machine is reached. `lines`: Unix sockets, ttys or URLs by port.
+
+    `baud` is the speed of a real tty, if not the usual one; other lines know none.
+    """
 
     monitor: str | None = None
     lines: Mapping[str, str] = field(default_factory=dict)
+    baud: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for machine.json."""
-        return {"monitor": self.monitor, "lines": dict(self.lines)}
+        return {"monitor": self.monitor, "lines": dict(self.lines), "baud": self.baud}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Foreign:
         """Rebuild from `to_json`'s values."""
-        return cls(data["monitor"], dict(data["lines"]))
+        return cls(data["monitor"], dict(data["lines"]), data.get("baud"))
 
 
 class ForeignBackend:
@@ -170,7 +174,10 @@ class ForeignBackend:
 
     async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)  # for the locks
-        lines = {name: _endpoint(name, place) for name, place in self._where.lines.items()}
+        lines = {
+            name: _endpoint(name, place, self._where.baud)
+            for name, place in self._where.lines.items()
+        }
         plugged = {name: UnixEndpoint(self._files.socket(suffix(name))) for name in self._plugged()}
         return {**lines, **plugged}
 
@@ -290,12 +297,12 @@ async def _unplug(qmp: Monitor, part: str) -> None:
             await asyncio.sleep(0.05)
 
 
-def _endpoint(name: str, place: str) -> Endpoint:
+def _endpoint(name: str, place: str, baud: int | None) -> Endpoint:
     if name != SERIAL:
         return UnixEndpoint(Path(place))
-    from hostctl_channels.links.serial_line import SerialEndpoint
+    from hostctl_channels.links.serial_line import BAUD, SerialEndpoint
 
-    return SerialEndpoint(place)
+    return SerialEndpoint(place, baud or BAUD)
 
 
 def _is_there(place: str) -> bool:
