@@ -138,7 +138,7 @@ class Demo:
         return "killed by SIGSEGV, told apart from an exit status"
 
     def conversation(self) -> str:
-        with self.machine.spawn("cat", stdin=True) as process:
+        with self.machine.process("cat", stdin=True) as process:
             process.write(b"ping\n")
             first = process.read()
             process.write(b"pong\n")
@@ -150,7 +150,7 @@ class Demo:
         return "each line came back before the next was sent"
 
     def interrupt(self) -> str:
-        with self.machine.spawn("sleep", "600") as process:
+        with self.machine.process("sleep", "600") as process:
             process.signal("TERM")
             status = process.wait()
         _expect(status.signal == signal.SIGTERM, f"came back: {status}")

@@ -17,6 +17,9 @@ from .localfile import replacing, sized
 if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
     from hostctl_channels.interface import Progress as ByteProgress
+    from hostctl_channels.jobs import JobStatus
+
+    from .job import Job
 
     LocalPath = str | os.PathLike[str]
     Env = Mapping[str, str] | Mapping[bytes, bytes] | None
@@ -77,7 +80,7 @@ class Guest(ABC):
             usage=usage,
         )
 
-    def spawn(
+    def process(
         self,
         *argv: str | bytes,
         stdin: bool = False,
@@ -91,7 +94,43 @@ class Guest(ABC):
         from hostctl_channels.interface import Command
 
         command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage)
-        return self._spawn(command, stdin)
+        return self._process(command, stdin)
+
+    async def spawn(
+        self,
+        *argv: str | bytes,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        keep_bytes: int | None = None,
+    ) -> Job:
+        """Start a command that outlives this process, the channel and the agent; return its job.
+
+        What it prints is kept in the guest, up to `keep_bytes` (16 MiB) of each stream.
+
+        Raises:
+            Refused: the guest lacks what jobs need, or that user.
+        """
+        from hostctl_channels.interface import Command
+        from hostctl_channels.jobs import KEEP_BYTES, Jobs
+
+        command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s)
+        jobs = Jobs(await self._reach())
+        return self.job(await jobs.spawn(command, keep_bytes=keep_bytes or KEEP_BYTES, input=input))
+
+    def job(self, id: str) -> Job:
+        """Return a job by its id, whoever started it; nobody is asked yet."""
+        from .job import Job
+
+        return Job(self._reach, id)
+
+    async def jobs(self) -> tuple[JobStatus, ...]:
+        """Return how every job is that the guest knows, in the order of their starts."""
+        from hostctl_channels.jobs import Jobs
+
+        return await Jobs(await self._reach()).list()
 
     async def put(
         self,
@@ -150,7 +189,7 @@ class Guest(ABC):
         return await (await self._reach()).ping()
 
     @contextlib.asynccontextmanager
-    async def _spawn(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
+    async def _process(self, command: Command, stdin: bool) -> AsyncIterator[Process]:
         channel = await self._reach()
         async with channel.spawn(command, stdin=stdin) as process:
             yield process

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 
+from hostctl_channels.interface import MAX_OUTPUT
+
 from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
@@ -41,9 +43,11 @@ if TYPE_CHECKING:
     from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .guest import Env, LocalPath
+    from .job import Job as AsyncJob
+    from .job import JobStatus
     from .report import MachineReport
 
-__all__ = ["Controller", "Machine", "Process"]
+__all__ = ["Controller", "Job", "Machine", "Process"]
 
 T = TypeVar("T")
 
@@ -255,7 +259,7 @@ class Machine:
             )
         )
 
-    def spawn(
+    def process(
         self,
         *argv: str | bytes,
         stdin: bool = False,
@@ -265,10 +269,37 @@ class Machine:
         timeout_s: float | None = None,
         usage: bool = False,
     ) -> AbstractContextManager[Process]:
-        context = self._async.spawn(
+        context = self._async.process(
             *argv, stdin=stdin, env=env, cwd=cwd, user=user, timeout_s=timeout_s, usage=usage
         )
         return self._loop.held(context, lambda process: Process(self._loop, process))
+
+    def spawn(
+        self,
+        *argv: str | bytes,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        input: Buffer | None = None,
+        timeout_s: float | None = None,
+        keep_bytes: int | None = None,
+    ) -> Job:
+        job = self._async.spawn(
+            *argv,
+            env=env,
+            cwd=cwd,
+            user=user,
+            input=input,
+            timeout_s=timeout_s,
+            keep_bytes=keep_bytes,
+        )
+        return Job(self._loop, self._loop.call(job))
+
+    def job(self, id: str) -> Job:
+        return Job(self._loop, self._async.job(id))
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        return self._loop.call(self._async.jobs())
 
     def put(
         self,
@@ -345,6 +376,44 @@ class Process:
 
     def wait(self) -> ExitStatus:
         return self._loop.call(self._async.wait())
+
+
+class Job:
+    """A command in the guest that outlives its caller."""
+
+    def __init__(self, loop: _LoopThread, job: AsyncJob) -> None:
+        self._loop = loop
+        self._async = job
+        self.id = job.id
+
+    def __repr__(self) -> str:
+        return repr(self._async)
+
+    def status(self) -> JobStatus:
+        return self._loop.call(self._async.status())
+
+    def wait(self, timeout_s: float | None = None) -> ExitStatus:
+        return self._loop.call(self._async.wait(timeout_s))
+
+    def follow(
+        self, stdout: int = 0, stderr: int = 0, *, wait: bool = True
+    ) -> Iterator[tuple[int, bytes]]:
+        pieces = self._async.follow(stdout, stderr, wait=wait)
+
+        async def following() -> tuple[int, bytes] | None:
+            return await anext(pieces, None)
+
+        while (piece := self._loop.call(following())) is not None:
+            yield piece
+
+    def output(self, max_bytes: int = MAX_OUTPUT) -> tuple[bytes, bytes]:
+        return self._loop.call(self._async.output(max_bytes))
+
+    def signal(self, name: str) -> None:
+        self._loop.call(self._async.signal(name))
+
+    def forget(self, *, force: bool = False) -> None:
+        self._loop.call(self._async.forget(force=force))
 
 
 class _LoopThread:

@@ -45,6 +45,7 @@ async def host_agent(*options: str) -> AsyncIterator[HostAgent]:
         config = Path(name, "qga.conf")
         config.write_text("[general]\n")
         environ = {**os.environ, "QGA_CONF": str(config), "LC_ALL": "C"}
+        environ["HOSTCTL_JOBS"] = f"{name}/jobs"
         process = await asyncio.create_subprocess_exec(
             *words, env=environ, stdout=asyncio.subprocess.DEVNULL
         )

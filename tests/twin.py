@@ -143,6 +143,7 @@ class _Twin:
             "PATH": twin_path(self.shell, self.folder),
             "HOSTCTL_SH": " ".join(shell),
             "TMPDIR": str(self.folder),
+            "HOSTCTL_JOBS": str(self.folder / "jobs"),
             key: value,
             **environ,
         }

@@ -19,6 +19,8 @@ restarted
     │   └── TransferFailed  a file could not be read or written
     │       └── ShortSource the source of a put ended early
     ├── OutputTooLarge      a command printed more than the caller was ready to keep
+    ├── JobNotFound         the guest knows no job of that id; also a LookupError
+    ├── LogCut              a job's log is shorter than what was read of it
     ├── LoginFailed         a console wants another user or password
     └── Refused             this guest lacks what the request needs
 """
@@ -39,7 +41,9 @@ __all__ = [
     "CommandFailed",
     "GuestError",
     "HostctlError",
+    "JobNotFound",
     "LocalProtocolError",
+    "LogCut",
     "LoginFailed",
     "OutputTooLarge",
     "PortHeld",
@@ -154,6 +158,22 @@ class ReplyTooLong(ChannelError):
 
 class OutputTooLarge(GuestError):
     """A command printed more than `max_output_bytes`; it was killed."""
+
+
+class JobNotFound(GuestError, LookupError):
+    """The guest knows no such job: it was forgotten, or the guest started anew or went back."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"no job {job!r}",
+            hint="a guest forgets its jobs when it boots, and a restored one those begun since the "
+            "snapshot: hostctl jobs",
+        )
+        self.job = job
+
+
+class LogCut(GuestError):
+    """Less is kept of a job's log than was read of it before."""
 
 
 class LoginFailed(GuestError):

@@ -1,13 +1,16 @@
-"""The guest's side as data: two texts that the guest's `/bin/sh` runs.
+"""The guest's side as data: texts that the guest's `/bin/sh` runs.
 
-The agent (agent.md explains it), and what brings it into a guest that never heard of us.
+The agent (agent.md explains it), what brings it into a guest that never heard of us, and what keeps
+commands that outlive their caller.
 """
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from importlib import resources
 
-__all__ = ["agent", "attach_script"]
+__all__ = ["agent", "attach_script", "job_script"]
 
 
 def agent() -> bytes:
@@ -18,6 +21,12 @@ def agent() -> bytes:
 def attach_script() -> bytes:
     """Return what starts, stops, installs and removes an agent in a guest; its head says how."""
     return _text("attach.sh")
+
+
+@cache
+def job_script() -> bytes:
+    """Return what starts and watches jobs in a guest, without its comments: it travels often."""
+    return re.sub(rb"(?m)^\s*(#.*)?\n|^\t+", b"", _text("job.sh"))
 
 
 def _text(name: str) -> bytes:

@@ -208,7 +208,10 @@ def show(parser: argparse.ArgumentParser) -> None:
 
 def wait(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl wait`."""
-    _add_name(parser)
+    action = parser.add_argument(
+        "names", metavar="NAME[/JOB]", nargs="+", help="machines, or jobs: NAME/JOB"
+    )
+    _complete(action, _MACHINE)
     parser.add_argument(
         "--for",
         dest="goal",
@@ -216,8 +219,45 @@ def wait(parser: argparse.ArgumentParser) -> None:
         default="ready",
         help="ready: its agent answers (default)",
     )
-    _add_timeout(parser, "how long to wait (default: 120s)", 120)
+    _add_timeout(parser, "how long to wait (default: 120s; for jobs: as long as they run)", None)
     _add_json(parser)
+    parser.epilog = """\
+With jobs the exit status is that of the first that did not end with 0, as exec tells it."""
+
+
+def jobs(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl jobs`."""
+    action = parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="machines (default: all that run)"
+    )
+    _complete(action, _MACHINE)
+    parser.add_argument("-q", "--quiet", action="store_true", help="NAME/JOB only")
+    _add_json(parser)
+
+
+def logs(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl logs`."""
+    _add_job(parser)
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on until the job ends, as it prints"
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--stdout", dest="only", action="store_const", const=1, help="stdout alone")
+    only.add_argument("--stderr", dest="only", action="store_const", const=2, help="stderr alone")
+
+
+def signal(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl signal`."""
+    _add_job(parser)
+    parser.add_argument(
+        "signal", metavar="SIGNAL", help="TERM, KILL, INT…: to the job and its process group"
+    )
+
+
+def forget(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl forget`."""
+    parser.add_argument("jobs", metavar="NAME/JOB", nargs="+", help="jobs that have ended")
+    parser.add_argument("-f", "--force", action="store_true", help="kill those that still run")
 
 
 def exec_(parser: argparse.ArgumentParser) -> None:
@@ -243,6 +283,18 @@ def exec_(parser: argparse.ArgumentParser) -> None:
         "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
     )
     _add_timeout(parser, "kill it after this long, and exit with 124", None)
+    parser.add_argument(
+        "-d",
+        "--detach",
+        action="store_true",
+        help="print NAME/JOB at once, and leave it running: see hostctl jobs, logs, wait",
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="SIZE",
+        type=_typed(units.parse_size),
+        help="with --detach: how much of each stream the guest keeps (default: 16M)",
+    )
     _add_channel(parser)
     parser.add_argument(
         "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
@@ -254,6 +306,7 @@ examples:
   hostctl exec web -- uname -a
   hostctl exec --shell web -- 'ls /tmp | wc -l'
   tar c src | hostctl exec -i web -- tar x -C /root
+  hostctl exec -d web -- make all
 
 exit status: the command's own, 128+n when signal n ended it; 124 timed out,
 125 hostctl failed, 126 refused or not executable, 127 not found in the guest.
@@ -425,6 +478,10 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         default=default,
         help=text,
     )
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="NAME/JOB", help="a machine and the id of a job in it")
 
 
 def _add_channel(parser: argparse.ArgumentParser) -> None:

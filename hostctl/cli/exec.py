@@ -29,6 +29,12 @@ def exec_(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     argv = guest_argv(args.command, shell=args.shell)
     env = dict(map(parse_env, args.env))
+    if args.detach:
+        from . import jobs
+
+        return jobs.start(args, argv, env)
+    if args.keep is not None:
+        raise UsageError("exec: --keep goes with --detach")
     return opening.run(_exec(args, argv, env))
 
 
@@ -85,7 +91,7 @@ async def _spawn(
     async with opening.open_controller() as controller:
         machine = opening.machine(controller, args.name, args.channel)
         machine.steal = args.steal
-        async with machine.spawn(
+        async with machine.process(
             *argv,
             stdin=args.interactive,
             env=env or None,

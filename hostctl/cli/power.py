@@ -4,12 +4,15 @@ import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 
 from . import opening, render, units
 from .exits import Exit, exit_for
+
+WAIT_S: Final = 120.0
 
 Move = Callable[[Machine], Awaitable[None]]
 
@@ -61,13 +64,15 @@ def delete(args: argparse.Namespace) -> int:
 
 
 def wait(args: argparse.Namespace) -> int:
-    """Wait until a machine is ready, running, paused or stopped."""
-    args.names = [args.name]
+    """Wait until machines are ready, running, paused or stopped, or until jobs have ended."""
+    if any("/" in name for name in args.names):
+        from . import jobs
+
+        return jobs.wait(args)
+    timeout_s = WAIT_S if args.timeout_s is None else args.timeout_s
 
     async def move(machine: Machine) -> None:
-        await machine.wait(
-            "ready" if args.goal == "ready" else MachineState(args.goal), args.timeout_s
-        )
+        await machine.wait("ready" if args.goal == "ready" else MachineState(args.goal), timeout_s)
 
     return _each(args, move, args.goal)
 

@@ -57,7 +57,7 @@ class FakeMachine:
     spec: MachineSpec
     current: MachineState = MachineState.STOPPED
     error: Exception | None = None
-    process: FakeProcess = field(default_factory=lambda: FakeProcess((), ExitStatus(0)))
+    next_process: FakeProcess = field(default_factory=lambda: FakeProcess((), ExitStatus(0)))
     files: dict[bytes, bytes] = field(default_factory=dict)
     folders: set[bytes] = field(default_factory=set)
     info: FileInfo | None = None
@@ -147,9 +147,9 @@ class FakeMachine:
         )
 
     @contextlib.asynccontextmanager
-    async def spawn(self, *argv: bytes, **how: object) -> AsyncIterator[FakeProcess]:
-        self._note("spawn", (argv, how))
-        yield self.process
+    async def process(self, *argv: bytes, **how: object) -> AsyncIterator[FakeProcess]:
+        self._note("process", (argv, how))
+        yield self.next_process
 
     async def put(
         self, source: BinaryIO, path: bytes, *, progress: Callable[[int], None], **how: object

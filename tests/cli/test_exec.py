@@ -66,12 +66,12 @@ class StubbornProcess(SignalledProcess):
     ],
 )
 def test_the_exit_status_passes_through(web: FakeMachine, status: ExitStatus, code: int) -> None:
-    web.process = FakeProcess((), status)
+    web.next_process = FakeProcess((), status)
     assert main(["exec", "web", "--", "cmd"]) == code
 
 
 def test_a_timeout_is_said(web: FakeMachine, capfd: pytest.CaptureFixture[str]) -> None:
-    web.process = FakeProcess((), ExitStatus(None, 9, timed_out=True))
+    web.next_process = FakeProcess((), ExitStatus(None, 9, timed_out=True))
     main(["exec", "--timeout", "1.5s", "web", "cmd"])
     assert capfd.readouterr().err == (
         "hostctl: exec on web: timed out after 1.5 s, the command was killed\n"
@@ -82,7 +82,7 @@ def test_streams_arrive_as_bytes_apart(
     web: FakeMachine, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     big = bytes(range(256)) * 1000
-    web.process = FakeProcess([(1, b"out\0\xff"), (2, b"err"), (1, big)], ExitStatus(0))
+    web.next_process = FakeProcess([(1, b"out\0\xff"), (2, b"err"), (1, big)], ExitStatus(0))
     assert main(["exec", "web", "cmd"]) == 0
     assert capfdbinary.readouterr() == (b"out\0\xff" + big, b"err")
 
@@ -95,7 +95,7 @@ def test_all_that_was_asked_for_reaches_the_machine(
     main([*line, "--timeout", "2", "--", "cmd", "-i", os.fsdecode(b"\xff")])
     assert web.calls == [
         (
-            "spawn",
+            "process",
             (
                 (b"cmd", b"-i", b"\xff"),
                 {
@@ -125,24 +125,24 @@ def test_stdin_is_passed_on_only_when_asked(web: FakeMachine, tmp_path: Path) ->
     source = tmp_path / "input"
     source.write_bytes(b"hello\0" * 100_000)
     with source.open("rb") as file, stdin_from(file.fileno()):
-        web.process = SlowProcess()
+        web.next_process = SlowProcess()
         main(["exec", "-i", "web", "cat"])
-    assert web.process.received == source.read_bytes()
-    assert web.process.stdin_closed
-    web.process = FakeProcess((), ExitStatus(0))
+    assert web.next_process.received == source.read_bytes()
+    assert web.next_process.stdin_closed
+    web.next_process = FakeProcess((), ExitStatus(0))
     main(["exec", "web", "cat"])
-    assert not web.process.stdin_closed
+    assert not web.next_process.stdin_closed
 
 
 def test_stdin_may_be_a_pipe(web: FakeMachine) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"through a pipe")
     os.close(writer)
-    web.process = SlowProcess()
+    web.next_process = SlowProcess()
     with stdin_from(reader):
         main(["exec", "-i", "web", "cat"])
     os.close(reader)
-    assert web.process.received == b"through a pipe"
+    assert web.next_process.received == b"through a pipe"
 
 
 class SlowProcess(FakeProcess):
@@ -171,13 +171,13 @@ class SlowProcess(FakeProcess):
     ],
 )
 def test_signals_reach_the_command(web: FakeMachine, numbers: list[int], passed: list[str]) -> None:
-    web.process = SignalledProcess(list(numbers), passed[-1])
+    web.next_process = SignalledProcess(list(numbers), passed[-1])
     assert main(["exec", "web", "cmd"]) == 137
-    assert web.process.signals == passed
+    assert web.next_process.signals == passed
 
 
 def test_the_third_ctrl_c_does_not_wait(web: FakeMachine) -> None:
-    web.process = StubbornProcess([signal.SIGINT] * 3, "never")
+    web.next_process = StubbornProcess([signal.SIGINT] * 3, "never")
     assert main(["exec", "web", "cmd"]) == Exit.INTERRUPTED
 
 
@@ -203,7 +203,7 @@ def test_a_closed_stdout_ends_quietly(
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    web.process = FakeProcess([(writer, b"x"), (writer, b"y" * 10_000)], ExitStatus(0))
+    web.next_process = FakeProcess([(writer, b"x"), (writer, b"y" * 10_000)], ExitStatus(0))
     assert main(["exec", "web", "yes"]) == Exit.BROKEN_PIPE
     os.close(writer)
     assert capfd.readouterr().err == ""

@@ -16,8 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from hostctl_channels.errors import OutputTooLarge, Refused, SpawnFailed, TransferFailed
+from hostctl_channels.errors import (
+    JobNotFound,
+    OutputTooLarge,
+    Refused,
+    SpawnFailed,
+    TransferFailed,
+)
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, PutOptions
+from hostctl_channels.jobs import Jobs, JobState, Piece
 from tests.qga import host_agent
 from tests.serial_twin import AgentOnTty, GettyOnTty
 from tests.twin import PtyTwin, SocketTwin
@@ -273,3 +280,28 @@ async def _pieces(
 
 class TestChannel(ChannelContract):
     """The suite, over the twins."""
+
+    async def test_a_job_outlives_the_channel(self, subject: Subject) -> None:
+        jobs = Jobs(subject.channel)
+        line = "cat; sleep 1; echo over >&2; exit 3"
+        job = await jobs.spawn(sh(line), input=b"begun\n")
+        await subject.channel.close()
+        await subject.channel.connect(ENOUGH_S)
+        status = await jobs.look(job, ENOUGH_S)
+        assert status.exit
+        assert (status.exit.code, status.exit.signal) == (3, None)
+        assert await jobs.read(job, 0, 0) == Piece(b"begun\n", b"over\n", is_last=True)
+        assert job in [each.id for each in await jobs.list()]
+        await jobs.forget(job)
+
+    async def test_a_job_that_runs_is_signalled(self, subject: Subject) -> None:
+        jobs = Jobs(subject.channel)
+        job = await jobs.spawn(sh("sleep 99"))
+        assert (await jobs.look(job)).state is JobState.RUNNING
+        await jobs.signal(job, "TERM")
+        status = await jobs.look(job, ENOUGH_S)
+        assert status.exit
+        assert status.exit.signal == 15
+        await jobs.forget(job)
+        with pytest.raises(JobNotFound):
+            await jobs.look(job)

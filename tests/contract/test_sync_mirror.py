@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from hostctl import controller, machine, sync
+from hostctl import controller, job, machine, sync
 from hostctl_channels import interface
 
 PAIRS = [
     (controller.Controller, sync.Controller),
     (machine.Machine, sync.Machine),
     (interface.Process, sync.Process),
+    (job.Job, sync.Job),
 ]
 
 
@@ -46,6 +47,7 @@ def test_the_results_are_equal(ours: type[Any], twin: type[Any]) -> None:
         if not isinstance(value, property):
             returns = str(inspect.signature(value).return_annotation)
             expected = returns.replace("AbstractAsyncContext", "AbstractContext")
+            expected = expected.replace("AsyncIterator", "Iterator").replace("AsyncJob", "Job")
             assert str(inspect.signature(public(twin)[name]).return_annotation) == expected, name
 
 

@@ -82,7 +82,7 @@ class TestBreakage:
         assert await pid_of(machine) == pid
 
     async def _run_until_killed(self, machine: Machine, libvirtd: Daemon) -> None:
-        async with machine.spawn("sh", "-c", "echo on; sleep 60") as process:
+        async with machine.process("sh", "-c", "echo on; sleep 60") as process:
             assert await process.read() == (1, b"on\n")
             libvirtd.kill_libvirtd()
             while await process.read():

@@ -114,7 +114,7 @@ async def test_a_kept_agent_is_a_service_that_survives_a_reboot(
     await reboot(machine)
     machine.use_channel("agent")
     await machine.wait(timeout_s=600)
-    async with machine.spawn("sleep", "600") as process:  # and Ctrl-C reaches what it runs
+    async with machine.process("sleep", "600") as process:  # and Ctrl-C reaches what it runs
         await process.signal("INT")
         assert (await process.wait()).signal == 2
 

@@ -87,7 +87,7 @@ async def test_what_may_be_refused_is_refused_before_it_begins(machine: Machine)
     for _ in range(3):
         await soon(machine.exec("/bin/true"))
     with pytest.raises(SpawnFailed):
-        async with machine.spawn("true", cwd="/no/such"):
+        async with machine.process("true", cwd="/no/such"):
             raise AssertionError("must not begin")
     await works(machine)
 
@@ -105,7 +105,7 @@ async def holds_streams(machine: Machine) -> bool:
 
 
 async def test_output_arrives_in_order_while_it_runs(machine: Machine) -> None:
-    async with machine.spawn("cat", stdin=True) as process:
+    async with machine.process("cat", stdin=True) as process:
         for n in (b"1\n", b"2\n", b"3\n"):
             await process.write(n)
             assert await soon(process.read()) == (STDOUT, n)
@@ -114,7 +114,7 @@ async def test_output_arrives_in_order_while_it_runs(machine: Machine) -> None:
 
 
 async def test_a_pause_stretches_a_command(machine: Machine) -> None:
-    async with machine.spawn("sh", "-c", "echo on; sleep 1; echo off") as process:
+    async with machine.process("sh", "-c", "echo on; sleep 1; echo off") as process:
         await running(process)
         await machine.pause()
         waiting = asyncio.ensure_future(process.read())
@@ -126,7 +126,7 @@ async def test_a_pause_stretches_a_command(machine: Machine) -> None:
 
 
 async def test_a_restore_resets_a_command_and_the_next_one_works(machine: Machine) -> None:
-    async with machine.spawn("sh", "-c", "echo on; sleep 100") as process:
+    async with machine.process("sh", "-c", "echo on; sleep 100") as process:
         await running(process)
         await machine.restore_snapshot("base")
         with pytest.raises(ChannelReset):
@@ -135,7 +135,7 @@ async def test_a_restore_resets_a_command_and_the_next_one_works(machine: Machin
 
 
 async def test_a_snapshot_of_a_talking_command_leaves_no_foreign_bytes(machine: Machine) -> None:
-    async with machine.spawn("sh", "-c", "echo on; while :; do echo noise; done") as process:
+    async with machine.process("sh", "-c", "echo on; while :; do echo noise; done") as process:
         await running(process)
         saving = asyncio.ensure_future(machine.save_snapshot("talking"))
         while not saving.done():
@@ -178,7 +178,7 @@ async def test_a_restore_resets_a_get(machine: Machine) -> None:
 
 
 async def test_a_reset_resets_a_command(machine: Machine) -> None:
-    async with machine.spawn("sh", "-c", "echo on; sleep 100") as process:
+    async with machine.process("sh", "-c", "echo on; sleep 100") as process:
         await running(process)
         resetting = asyncio.ensure_future(machine.reset())
         with pytest.raises(ChannelReset):
@@ -193,7 +193,7 @@ async def test_a_reset_resets_a_command(machine: Machine) -> None:
 async def test_a_killed_qemu_is_told_within_seconds(machine: Machine) -> None:
     pid = (await machine.describe()).pid
     assert pid
-    async with machine.spawn("sh", "-c", "echo on; sleep 100") as process:
+    async with machine.process("sh", "-c", "echo on; sleep 100") as process:
         await running(process)
         begin = time.monotonic()
         os.kill(pid, signal.SIGKILL)
@@ -284,7 +284,7 @@ async def test_all_ports_taken_is_a_wait_and_then_an_error(machine: Machine) -> 
     pool = PortPool(await machine._backend.endpoints(), machine._files.runtime)
     async with AsyncExitStack() as stack:
         for _ in WORK:
-            command = machine.spawn("sh", "-c", "echo on; sleep 100")
+            command = machine.process("sh", "-c", "echo on; sleep 100")
             await running(await stack.enter_async_context(command))
         with pytest.raises(PortsBusy, match=str(os.getpid())):
             await pool.lease(WORK, 0.5)
@@ -319,7 +319,7 @@ async def test_signals_spare_what_an_earlier_command_left(machine: Machine) -> N
     statuses: list[ExitStatus] = []
     # A shell makes what it starts with & deaf to INT.
     for name, tree in (("INT", ""), ("TERM", "sleep 100 & "), ("KILL", "sleep 100 & ")):
-        async with machine.spawn("sh", "-c", f"echo on; {tree}sleep 100") as process:
+        async with machine.process("sh", "-c", f"echo on; {tree}sleep 100") as process:
             await running(process)
             await process.signal(name)
             statuses.append(await soon(process.wait()))

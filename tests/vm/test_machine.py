@@ -191,7 +191,7 @@ class TestOtherProcesses:
             "import sys; from pathlib import Path; from hostctl.state import Home\n"
             "from hostctl.sync import Controller\n"
             "c = Controller(Home(Path(sys.argv[1]), Path(sys.argv[2])))\n"
-            "with c.machine(sys.argv[3]).spawn('sh', '-c', 'echo up; sleep 60') as p:\n"
+            "with c.machine(sys.argv[3]).process('sh', '-c', 'echo up; sleep 60') as p:\n"
             "    print(p.read(), flush=True); p.wait()\n"
         )
         environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

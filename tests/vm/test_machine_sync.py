@@ -41,19 +41,19 @@ def test_errors_come_through(machine: Machine) -> None:
 
 
 def test_a_live_process_can_be_written_to_and_killed(machine: Machine) -> None:
-    with machine.spawn("cat", stdin=True) as process:
+    with machine.process("cat", stdin=True) as process:
         process.write(b"ping\n")
         assert process.read() == (1, b"ping\n")
         process.signal("KILL")
         assert process.wait().signal == 9
     begun = time.monotonic()
-    with machine.spawn("sleep", "60"):
+    with machine.process("sleep", "60"):
         pass
     assert time.monotonic() - begun < 20
 
 
 def test_an_error_inside_a_spawn_ends_it(machine: Machine) -> None:
-    with pytest.raises(ZeroDivisionError), machine.spawn("sleep", "60"):
+    with pytest.raises(ZeroDivisionError), machine.process("sleep", "60"):
         raise ZeroDivisionError
 
 
