@@ -36,8 +36,8 @@ from hostctl_channels.staged import StagedChannel
 from . import host
 from .samples import MB, Samples
 
-_PUT: Final = 128 * 1024
-_GET: Final = 1024 * 1024
+_PUT: Final = 448 * 1024
+_GET: Final = 2048 * 1024
 _LESS: Final = 32 * 1024  # through the login
 _PINGS: Final = 20
 _EXECS: Final = 5

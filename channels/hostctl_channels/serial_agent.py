@@ -41,11 +41,12 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # What may be under way towards a reader that does not read. Linux 6.1 kept a million bytes without
-# loss (bench/serial.py); older kernels keep 64 KiB before the line discipline's 4: half is safe.
-_PIECE: Final = 32 * 1024
+# loss (bench/serial.py); older kernels keep 64 KiB before the line discipline's 4. Each piece costs
+# a script besides, some 40 ms of an emulated guest: as large as is safe.
+_PIECE: Final = 56 * 1024
 # Towards us the guest's kernel waits for the UART, and nothing is lost. Bounds what must flow by
-# after a cancelled get, a second of a 16550 under emulation.
-_SLICE: Final = 256 * 1024
+# after a cancelled get, two seconds of a 16550 under emulation.
+_SLICE: Final = 512 * 1024
 _CARRY: Final = 3  # times a piece is sent before the line is called bad
 _SLACK_S: Final = 15.0  # beyond the time the bytes need: an emulated guest under load stalls
 _BITS: Final = 10  # on a line, for one byte
