@@ -1,7 +1,7 @@
 #!/bin/sh
 # The whole of hostctl as its user meets it: the command line alone, real machines, nothing faked.
 #
-#   tests/end_to_end.sh [CHAPTER]...     all chapters, or these: life files time crash qga attach serial libvirt
+#   tests/end_to_end.sh [CHAPTER]...     all chapters, or these: life files time crash jobs qga attach serial libvirt
 #
 # `make e2e` sets up what it needs. It works in a folder of its own, touches none of your machines, stops at the
 # first thing that is not as promised and says what, and leaves nothing behind. KEEP=1 leaves the folder.
@@ -248,6 +248,38 @@ crash() {
 	gone crash
 }
 
+jobs() {
+	chapter 'Jobs: commands that outlive who started them'
+	step 'a machine, and a job in it'
+	machine jobs --accel tcg
+	run 0 hostctl exec -d jobs -- sh -c 'i=0; while [ $i -lt 60 ]; do echo $i; i=$((i + 1)); sleep 0.1; done; exit 7'
+	job=$out
+	run 0 hostctl jobs
+	has "$job"
+	has running
+	step 'who follows it is killed, and so is the agent; the log stays whole'
+	hostctl logs -f "$job" >"$work/followed" 2>/dev/null &
+	pid=$!
+	until_ 20 grep -q '^5$' "$work/followed"
+	kill -9 "$pid"
+	wait "$pid" 2>/dev/null
+	hostctl exec jobs -- sh -c "$KILL_AGENT" >/dev/null 2>&1
+	run 7 hostctl wait "$job"
+	says "$(seq 0 59)" hostctl logs "$job"
+	step 'signals, limits and what is cut are told'
+	run 0 hostctl exec -d jobs --timeout 1s -- sleep 60
+	run 124 hostctl wait "$out"
+	run 0 hostctl exec -d jobs --keep 4K -- sh -c 'head -c 100000 /dev/zero; sleep 321'
+	job=$out
+	run 0 hostctl signal "$job" KILL
+	run 137 hostctl wait "$job"
+	run 0 hostctl jobs
+	has '4 KiB, cut'
+	run 0 hostctl forget "$job"
+	run 3 hostctl logs "$job"
+	gone jobs
+}
+
 qga() {
 	chapter "A guest that has only QEMU's guest agent"
 	step 'a machine of the image tiny-qga'
@@ -389,11 +421,11 @@ with tempfile.TemporaryDirectory(prefix="hl-") as root, Daemon(Path(root)) as da
 	wait "$daemon" || fail 'libvirtd did not end in order'
 }
 
-[ $# -gt 0 ] || set -- life files time crash qga attach serial libvirt
+[ $# -gt 0 ] || set -- life files time crash jobs qga attach serial libvirt
 for name; do
 	case $name in
 	time) time_ ;;
-	life | files | crash | qga | attach | serial | libvirt) "$name" ;;
+	life | files | crash | jobs | qga | attach | serial | libvirt) "$name" ;;
 	*) echo "there is no chapter '$name'; see the head of $0" >&2 && exit 2 ;;
 	esac
 done
