@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .backends.interface import DiskSpec, MachineSpec
 from .backends.registry import new_options, open_backend
 from .errors import BackendError, ConfigError, MachineNotFound
+from .journal import Journal
 from .machine import Machine
 from .state import Home, MachineFiles, read_json, write_json
+
+if TYPE_CHECKING:
+    from .journal import Event
 
 __all__ = ["Controller"]
 
 logger = logging.getLogger(__name__)
 
 BACKEND = "qemu"
+HEARTBEAT_S = 10.0
 SPEC_VERSION = 1
 MAX_DISKS = 16  # each takes a PCI slot; the pc machine has 32, a dozen of them ours
 
@@ -72,6 +78,7 @@ class Controller:
             finally:
                 await maker.close()
             _write(files, backend, spec, options)
+        Journal(self.home.journal).note(spec.name, "created")
         return self.machine(spec.name)
 
     async def adopt(
@@ -88,6 +95,7 @@ class Controller:
         target, spec = await find(domain, connect, name)
         async with self.home.staging(spec.name) as files:
             _write(files, "libvirt", spec, target.to_json())
+        Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(spec.name)
 
     async def adopt_foreign(
@@ -119,6 +127,7 @@ class Controller:
         spec = MachineSpec(name, is_adopted=True)
         async with self.home.staging(name) as files:
             _write(files, "foreign", spec, where.to_json())
+        Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(name)
 
     def machine(self, name: str) -> Machine:
@@ -147,6 +156,26 @@ class Controller:
             except (BackendError, ConfigError) as err:
                 logger.warning("machine %s left out: %s", name, err)
         return tuple(found)
+
+    def events(
+        self, *patterns: str, heartbeat_s: float | None = HEARTBEAT_S, every_beat: bool = False
+    ) -> AsyncIterator[Event]:
+        """Yield what happens to machines from now on, whichever process does it, without end.
+
+        `patterns` such as `web-*` choose machines, by default all, also those made later. Each
+        agent is pinged every `heartbeat_s` seconds, None never; `every_beat` tells each answer,
+        "alive", and not only changes.
+        """
+        from .events import Watcher
+
+        wanted = partial(_matches, patterns or ("*",))
+        return Watcher(self, wanted, heartbeat_s, every_beat=every_beat).events()
+
+
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _write(files: MachineFiles, kind: str, spec: MachineSpec, options: Mapping[str, Any]) -> None:

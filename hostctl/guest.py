@@ -36,6 +36,10 @@ class Guest(ABC):
     async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake. Raises WrongState when it is not."""
 
+    @abstractmethod
+    def _note(self, kind: str, **detail: object) -> None:
+        """Tell whoever watches what was done in the guest."""
+
     async def exec(
         self,
         *argv: str | bytes,
@@ -118,7 +122,9 @@ class Guest(ABC):
 
         command = Command.of(*argv, env=env, cwd=cwd, user=user, timeout_s=timeout_s)
         jobs = Jobs(await self._reach())
-        return self.job(await jobs.spawn(command, keep_bytes=keep_bytes or KEEP_BYTES, input=input))
+        id = await jobs.spawn(command, keep_bytes=keep_bytes or KEEP_BYTES, input=input)
+        self._note("job-started", job=id, command=str(command))
+        return self.job(id)
 
     def job(self, id: str) -> Job:
         """Return a job by its id, whoever started it; nobody is asked yet."""
@@ -148,8 +154,10 @@ class Guest(ABC):
 
         options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
         with sized(source) as (file, size_bytes):
-            channel = await self._reach()
-            return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
+            channel, path = await self._reach(), os.fsencode(guest_path)
+            info = await channel.put(file, size_bytes, path, options, progress)
+        self._note("put", path=_text(path), size_bytes=info.size_bytes)
+        return info
 
     async def get(
         self,
@@ -166,15 +174,17 @@ class Guest(ABC):
         `stat` asks for its mode and times too; nothing is done with them here.
         """
         with replacing(destination) as sink:
-            channel = await self._reach()
-            return await channel.get(
-                os.fsencode(guest_path),
+            channel, path = await self._reach(), os.fsencode(guest_path)
+            info = await channel.get(
+                path,
                 sink,
                 stat=stat,
                 verify=verify,
                 max_bytes=max_bytes,
                 progress=progress,
             )
+        self._note("got", path=_text(path), size_bytes=info.size_bytes)
+        return info
 
     async def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
         """Return the content of a guest file of at most `max_bytes`."""
@@ -193,3 +203,7 @@ class Guest(ABC):
         channel = await self._reach()
         async with channel.spawn(command, stdin=stdin) as process:
             yield process
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")

@@ -35,6 +35,7 @@ from .errors import (
     SnapshotNotFound,
 )
 from .guest import Guest
+from .journal import Journal
 from .lifecycle import MachineState, guard
 from .state import FilePulse, Home, MachineFiles, locked, write_atomic
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .report import MachineReport
+    from .stats import MachineStats
 
 __all__ = ["Machine", "MachineReport"]
 
@@ -79,6 +81,7 @@ class Machine(Guest):
         self._only = AUTO
         self._opening = asyncio.Lock()
         self._steal = False
+        self._journal = Journal(home.journal)
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
@@ -165,6 +168,7 @@ class Machine(Guest):
             if not state.is_alive:
                 self._pulse.cut()
                 await self._backend.launch(stop_on_reboot=wait, progress=progress)
+                self._note("started")
         if wait:
             if progress is not None:
                 progress("waiting for the agent")
@@ -187,12 +191,15 @@ class Machine(Guest):
                 logger.warning("machine %s did not stop within %g s: killed", self.name, timeout_s)
             await self._backend.kill()
             self._pulse.cut()
+            if state.is_alive:
+                self._note("stopped", force=force)
         await self.close()
 
     async def pause(self) -> None:
         """Freeze the guest. Fine when it is paused."""
         async with self._locked("pause"):
-            guard(self.name, await self._backend.settle(), "pause")
+            state = await self._backend.settle()
+            guard(self.name, state, "pause")
             # In this order: a frozen guest that nobody calls paused would look hung.
             self._pulse.set_suspended(True)
             try:
@@ -200,6 +207,8 @@ class Machine(Guest):
             except BackendError:
                 self._pulse.set_suspended(False)
                 raise
+            if state is not MachineState.PAUSED:
+                self._note("paused")
 
     async def resume(self) -> None:
         """Let the guest go on, and set its clock. Fine when it runs."""
@@ -208,6 +217,8 @@ class Machine(Guest):
             guard(self.name, state, "resume")
             await self._backend.resume()
             self._pulse.set_suspended(False)
+            if state is MachineState.PAUSED:
+                self._note("resumed")
         if state is MachineState.PAUSED:
             await self._refresh()
 
@@ -217,6 +228,7 @@ class Machine(Guest):
             guard(self.name, await self._backend.settle(), "reset")
             await self._backend.reset()
             self._pulse.cut()
+            self._note("reset")
         await self.close()
         if wait:
             await self._ready(timeout_s)
@@ -233,6 +245,7 @@ class Machine(Guest):
         if self._backend.is_adopted and not undefine:
             async with self._locked("forget"):
                 await self._home.remove(self._files)
+                self._note("deleted")
             await self.close()
             return
         async with self._locked("delete", thaw=False):
@@ -243,6 +256,7 @@ class Machine(Guest):
             guard(self.name, state, "delete")
             await self._backend.remove()
             await self._home.remove(self._files)
+            self._note("deleted")
         await self.close()
 
     async def wait(
@@ -289,6 +303,22 @@ class Machine(Guest):
             snapshots=await self.list_snapshots(),
             directory=self.directory,
             console_log=self.console_log,
+        )
+
+    async def stats(self) -> MachineStats:
+        """Ask what it uses: its process here, its hypervisor, its own Linux."""
+        from .stats import GUEST_FILES, GuestUse, HostUse, MachineStats
+
+        report, guest = await self._backend.describe(), None
+        if await self.state() is MachineState.RUNNING:
+            with contextlib.suppress(HostctlError, TimeoutError):
+                async with asyncio.timeout(NICS_S):
+                    guest = GuestUse.parse((await self.exec("cat", *GUEST_FILES)).stdout)
+        return MachineStats(
+            host=None if report.pid is None else HostUse.of(report.pid),
+            guest=guest,
+            disk_read_bytes=report.disk_read_bytes,
+            disk_written_bytes=report.disk_written_bytes,
         )
 
     # Ways in
@@ -382,6 +412,7 @@ class Machine(Guest):
                 await self._save_quiesced(tag)
             else:
                 await self._backend.save_snapshot(tag, SNAPSHOT_S)
+            self._note("snapshot-saved", tag=tag)
         if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
             await self.close()
 
@@ -427,6 +458,7 @@ class Machine(Guest):
                 await self._backend.resume()
                 if self._files.frozen.exists():
                     await self._thaw()
+            self._note("restored", tag=tag, paused=snapshot.paused)
         await self.close()
         if not snapshot.paused:
             await self._refresh()
@@ -436,6 +468,7 @@ class Machine(Guest):
         async with self._locked("delete a snapshot"):
             await self._backend.settle()
             await self._backend.delete_snapshot(tag, SNAPSHOT_S)
+            self._note("snapshot-deleted", tag=tag)
             if self._files.quiesced.exists():
                 from .quiesce import forget
 
@@ -448,6 +481,9 @@ class Machine(Guest):
         await self._backend.close()
 
     # How
+
+    def _note(self, kind: str, **detail: object) -> None:
+        self._journal.note(self.name, kind, **detail)
 
     @contextlib.asynccontextmanager
     async def _locked(

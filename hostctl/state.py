@@ -175,6 +175,11 @@ class Home:
         self.machines.mkdir(mode=0o700, exist_ok=True)
         return self
 
+    @property
+    def journal(self) -> Path:
+        """What was done to machines; see journal.py."""
+        return self.state / "events.jsonl"
+
     def names(self) -> tuple[str, ...]:
         """Return the names of all machines, sorted."""
         try:

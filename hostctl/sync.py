@@ -18,7 +18,14 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +36,7 @@ from hostctl_channels.interface import MAX_OUTPUT
 from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
-from .controller import BACKEND
+from .controller import BACKEND, HEARTBEAT_S
 from .guest import MAX_READ
 from .lifecycle import MachineState
 from .state import Home
@@ -45,7 +52,9 @@ if TYPE_CHECKING:
     from .guest import Env, LocalPath
     from .job import Job as AsyncJob
     from .job import JobStatus
+    from .journal import Event
     from .report import MachineReport
+    from .stats import MachineStats
 
 __all__ = ["Controller", "Job", "Machine", "Process"]
 
@@ -99,6 +108,12 @@ class Controller:
 
     def machine(self, name: str) -> Machine:
         return Machine(self._loop, self._async.machine(name))
+
+    def events(
+        self, *patterns: str, heartbeat_s: float | None = HEARTBEAT_S, every_beat: bool = False
+    ) -> Iterator[Event]:
+        watched = self._async.events(*patterns, heartbeat_s=heartbeat_s, every_beat=every_beat)
+        return self._loop.iterate(watched)
 
     def machines(self) -> tuple[Machine, ...]:
         return tuple(Machine(self._loop, machine) for machine in self._async.machines())
@@ -197,6 +212,9 @@ class Machine:
 
     def describe(self) -> MachineReport:
         return self._loop.call(self._async.describe())
+
+    def stats(self) -> MachineStats:
+        return self._loop.call(self._async.stats())
 
     def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
         self._loop.call(self._async.save_snapshot(tag, quiesce=quiesce))
@@ -398,13 +416,7 @@ class Job:
     def follow(
         self, stdout: int = 0, stderr: int = 0, *, wait: bool = True
     ) -> Iterator[tuple[int, bytes]]:
-        pieces = self._async.follow(stdout, stderr, wait=wait)
-
-        async def following() -> tuple[int, bytes] | None:
-            return await anext(pieces, None)
-
-        while (piece := self._loop.call(following())) is not None:
-            yield piece
+        return self._loop.iterate(self._async.follow(stdout, stderr, wait=wait))
 
     def output(self, max_bytes: int = MAX_OUTPUT) -> tuple[bytes, bytes]:
         return self._loop.call(self._async.output(max_bytes))
@@ -437,6 +449,19 @@ class _LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def iterate(self, values: AsyncIterator[T]) -> Iterator[T]:
+        """Yield what an asynchronous iterator yields; leaving this one ends that one."""
+
+        async def following() -> T | None:
+            return await anext(values, None)
+
+        try:
+            while (value := self.call(following())) is not None:
+                yield value
+        finally:
+            if isinstance(values, AsyncGenerator) and not self.is_closed:
+                self.call(_closed(values))
 
     @contextlib.contextmanager
     def held(
@@ -495,3 +520,7 @@ def _pass_on(ended: concurrent.futures.Future[None], entered: concurrent.futures
         error = ended.exception()
         assert error is not None
         entered.set_exception(error)
+
+
+async def _closed(values: AsyncGenerator[Any, None]) -> None:
+    await values.aclose()

@@ -252,6 +252,10 @@ jobs() {
 	chapter 'Jobs: commands that outlive who started them'
 	step 'a machine, and a job in it'
 	machine jobs --accel tcg
+	hostctl events --heartbeat 1s >"$work/events" &
+	watching=$!
+	pids="$pids $watching"
+	until_ 20 grep -q 'jobs agent-up' "$work/events"
 	run 0 hostctl exec -d jobs -- sh -c 'i=0; while [ $i -lt 60 ]; do echo $i; i=$((i + 1)); sleep 0.1; done; exit 7'
 	job=$out
 	run 0 hostctl jobs
@@ -277,7 +281,15 @@ jobs() {
 	has '4 KiB, cut'
 	run 0 hostctl forget "$job"
 	run 3 hostctl logs "$job"
+	step 'what it uses; and who watched has heard of everything'
+	run 0 hostctl stats jobs --json
+	has '"resident_bytes": '
 	gone jobs
+	for event in agent-up job-started job-ended deleted; do
+		until_ 10 grep -q "jobs $event" "$work/events"
+	done
+	kill "$watching"
+	wait "$watching"
 }
 
 qga() {

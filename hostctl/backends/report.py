@@ -62,3 +62,5 @@ class BackendReport:
     disks: tuple[DiskReport, ...] = ()
     hypervisor: str = "qemu"
     ports: tuple[PortReport, ...] | None = None
+    disk_read_bytes: int | None = None  # since its start, by the hypervisor's own count
+    disk_written_bytes: int | None = None

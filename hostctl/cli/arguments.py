@@ -235,6 +235,38 @@ def jobs(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def events(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl events`."""
+    action = parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help="machines, or patterns such as 'web-*' (default: all)",
+    )
+    _complete(action, _MACHINE)
+    beat = parser.add_mutually_exclusive_group()
+    beat.add_argument(
+        "--heartbeat",
+        dest="heartbeat_s",
+        metavar="DURATION",
+        type=_typed(units.parse_duration),
+        default=10.0,
+        help="how often each agent is pinged (default: 10s)",
+    )
+    beat.add_argument("--no-heartbeat", action="store_true", help="leave the guests alone")
+    parser.add_argument("--alive", action="store_true", help="tell each answer to a ping, too")
+    _add_json(parser)
+
+
+def stats(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl stats`."""
+    action = parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="machines (default: all that run)"
+    )
+    _complete(action, _MACHINE)
+    _add_json(parser)
+
+
 def logs(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl logs`."""
     _add_job(parser)

@@ -51,6 +51,8 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("logs", "jobs:logs", "print what a job has printed", take.logs),
     ("signal", "jobs:signal", "send a signal to a job", take.signal),
     ("forget", "jobs:forget", "remove what is kept of a job", take.forget),
+    ("events", "events:events", "tell what happens to machines, as it happens", take.events),
+    ("stats", "stats:stats", "tell what machines use", take.stats),
     ("cp", "cp:cp", "copy a file into a machine or out of it", take.cp),
     ("snapshot save", "snapshot:save", "keep memory and disks as they are now", take.snapshot_save),
     ("snapshot list", "snapshot:list_snapshots", "list a machine's snapshots", take.snapshot_list),

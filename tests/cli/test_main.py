@@ -73,7 +73,7 @@ def test_verbose_may_stand_anywhere_in_a_group(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("strat web", Exit.USAGE, 'hostctl: unknown command "strat", did you mean "start"?'),
+        ("strt web", Exit.USAGE, 'hostctl: unknown command "strt", did you mean "start"?'),
         ("start", Exit.USAGE, "hostctl: the following arguments are required: NAME"),
         ("exec", Exit.OURS, "hostctl: the following arguments are required: NAME"),
         ("exec web", Exit.OURS, "hostctl: exec: no command given"),

@@ -266,7 +266,14 @@ class QemuBackend:
         try:
             async with monitor(self._files.socket("query")) as qmp:
                 run_state = (await qmp.execute("query-status"))["status"]
-                return replace(report, run_state=run_state, nics=await network_devices(qmp))
+                counts = [disk["stats"] for disk in await qmp.execute("query-blockstats")]
+                return replace(
+                    report,
+                    run_state=run_state,
+                    nics=await network_devices(qmp),
+                    disk_read_bytes=sum(count["rd_bytes"] for count in counts),
+                    disk_written_bytes=sum(count["wr_bytes"] for count in counts),
+                )
         except MonitorError as err:
             logger.warning("machine %s: %s", self._spec.name, err)
             return report
