@@ -19,7 +19,9 @@ from .machine import Machine
 from .state import Home, MachineFiles, read_json, write_json
 
 if TYPE_CHECKING:
+    from .backends.interface import Progress
     from .journal import Event
+    from .template import Template
 
 __all__ = ["Controller"]
 
@@ -69,8 +71,9 @@ class Controller:
             MachineExists: the name is taken.
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
-        spec = _resolved(spec)
-        options = new_options(backend, spec.name, connect)
+        return await self._make(_resolved(spec), backend, new_options(backend, spec.name, connect))
+
+    async def _make(self, spec: MachineSpec, backend: str, options: Mapping[str, Any]) -> Machine:
         async with self.home.staging(spec.name) as files:
             maker = open_backend(backend, spec, files, options)
             try:
@@ -80,6 +83,70 @@ class Controller:
             _write(files, backend, spec, options)
         Journal(self.home.journal).note(spec.name, "created")
         return self.machine(spec.name)
+
+    async def create_template(
+        self,
+        name: str,
+        spec: MachineSpec,
+        *,
+        warm: Sequence[str] = (),
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Boot a machine of `spec` on QEMU, run the shell lines `warm` in it, keep its moment.
+
+        Raises:
+            TemplateExists: the name is taken.
+            BootFailed: it did not boot; CommandFailed: a line failed. Nothing is kept.
+        """
+        from .template import Templates
+
+        return await Templates(self.home).create(
+            name, _resolved(spec), warm, timeout_s=timeout_s, progress=progress
+        )
+
+    async def delete_template(self, name: str) -> None:
+        """Remove a template.
+
+        Raises:
+            TemplateNotFound: there is none.
+            TemplateInUse: machines that came of it are still there.
+        """
+        from .template import Templates
+
+        await Templates(self.home).delete(name)
+
+    def templates(self) -> tuple[Template, ...]:
+        """Return all templates, sorted by name."""
+        from .template import Templates
+
+        return Templates(self.home).list()
+
+    async def clone(
+        self, template: str, name: str, *, timeout_s: float = 60, wait: bool = True
+    ) -> Machine:
+        """Make a machine of a template's moment, and let it go on; `wait` for its agent.
+
+        Its clock is set and its random pool fed before this returns. Its RAM is its own from the
+        first write on, and so are its disks.
+
+        Raises:
+            TemplateNotFound: there is none.
+            TemplateUnfit: it does not fit the present QEMU, or is damaged.
+            MachineExists: the name is taken.
+        """
+        from .template import Templates, clone_spec
+
+        found = Templates(self.home).find(template)
+        found.check()
+        options = {"template": str(found.folder)}
+        machine = await self._make(clone_spec(found, name), BACKEND, options)
+        try:
+            await machine.start(wait=wait, timeout_s=timeout_s)
+        except BaseException:
+            await machine.delete(force=True)
+            raise
+        return machine
 
     async def adopt(
         self, domain: str, *, connect: str | None = None, name: str | None = None

@@ -16,9 +16,14 @@
     │   ├── AttachFailed              no foothold in the guest, or no agent came of it
     │   ├── DeadlineExceeded          (TimeoutError)
     │   ├── Unsupported               .capability: what this hypervisor, or this one's way, cannot
-    │   └── SnapshotError             .tag
-    │       ├── SnapshotNotFound      (LookupError)
-    │       └── SnapshotExists
+    │   ├── SnapshotError             .tag
+    │   │   ├── SnapshotNotFound      (LookupError)
+    │   │   └── SnapshotExists
+    │   └── TemplateError             .name
+    │       ├── TemplateNotFound      (LookupError)
+    │       ├── TemplateExists
+    │       ├── TemplateInUse         .users: what has to go first
+    │       └── TemplateUnfit         another QEMU, or damaged
     ├── ChannelError                  the line to the guest   ┐
     ├── ProtocolError                 bytes that break rules   │ hostctl_channels.errors
     └── GuestError                    the guest said no        ┘
@@ -79,6 +84,11 @@ __all__ = [
     "SnapshotError",
     "SnapshotExists",
     "SnapshotNotFound",
+    "TemplateError",
+    "TemplateExists",
+    "TemplateInUse",
+    "TemplateNotFound",
+    "TemplateUnfit",
     "ToolFailed",
     "ToolMissing",
     "TransferFailed",
@@ -205,6 +215,46 @@ class SnapshotNotFound(SnapshotError, LookupError):
         super().__init__(
             f"machine {name!r} has no snapshot {tag!r}", tag, hint=f"hostctl snapshot list {name}"
         )
+
+
+class TemplateError(BackendError):
+    """Something about the template `name`."""
+
+    def __init__(self, message: str, name: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class TemplateNotFound(TemplateError, LookupError):
+    """There is no template of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no template named {name!r}", name, hint="hostctl template list")
+
+
+class TemplateExists(TemplateError):
+    """There is a template of that name already; it was not touched."""
+
+    def __init__(self, name: str) -> None:
+        hint = f"hostctl template delete {name}"
+        super().__init__(f"template {name!r} exists already", name, hint=hint)
+
+
+class TemplateInUse(TemplateError):
+    """Machines that came of the template are still there: their disks and RAM lie in it."""
+
+    def __init__(self, name: str, users: Sequence[str]) -> None:
+        shown = ", ".join(users[:5]) + (", …" if len(users) > 5 else "")
+        super().__init__(f"template {name!r} is in use by {shown}", name, hint="delete them first")
+        self.users = tuple(users)
+
+
+class TemplateUnfit(TemplateError):
+    """The template does not fit the present QEMU, or its files are damaged; no clone was made."""
+
+    def __init__(self, name: str, why: str) -> None:
+        hint = f"hostctl template delete {name}, and create it anew"
+        super().__init__(f"template {name!r} cannot be used: {why}", name, hint=hint)
 
 
 class SnapshotExists(SnapshotError):

@@ -165,14 +165,19 @@ class Machine(Guest):
         async with self._locked("start"):
             state = await self._backend.settle()
             guard(self.name, state, "start")
+            is_clone = not state.is_alive and self._files.unborn.exists()
             if not state.is_alive:
                 self._pulse.cut()
-                await self._backend.launch(stop_on_reboot=wait, progress=progress)
+                is_booting = wait and not is_clone
+                await self._backend.launch(stop_on_reboot=is_booting, progress=progress)
                 self._note("started")
         if wait:
             if progress is not None:
                 progress("waiting for the agent")
             await self._ready(timeout_s)
+            if is_clone:
+                await self._refresh()
+                return
             # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
             # guest's right.
             async with self._locked("start"):

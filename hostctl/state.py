@@ -116,6 +116,11 @@ class MachineFiles:
         return self.directory / "quiesced.json"
 
     @property
+    def unborn(self) -> Path:
+        """There until a clone has taken over its template's moment."""
+        return self.directory / "unborn"
+
+    @property
     def snapshots(self) -> Path:
         return self.directory / "snapshots.json"
 
@@ -174,6 +179,11 @@ class Home:
         _private_directory(self.runtime)
         self.machines.mkdir(mode=0o700, exist_ok=True)
         return self
+
+    @property
+    def templates(self) -> Path:
+        """The templates' folders; see template.py."""
+        return self.state / "templates"
 
     @property
     def journal(self) -> Path:

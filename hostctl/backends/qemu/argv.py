@@ -17,6 +17,7 @@ from hostctl_channels.ports import SERIAL, suffix
 from ...state import MachineFiles
 from ..accel import BINARY, accel_arguments
 from ..interface import MachineSpec
+from .moment import Ram
 
 __all__ = ["Launch", "argv", "run_name"]
 
@@ -42,6 +43,8 @@ class Launch:
     append: str = ""
     stop_on_reboot: bool = False
     frozen: bool = False
+    ram: Ram | None = None  # else it is QEMU's own
+    is_incoming: bool = False  # the devices' state is still to come, by the monitor
 
 
 def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
@@ -52,12 +55,13 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
         *("-nodefaults", "-no-user-config", "-nic", "none", "-display", "none"),
         *("-sandbox", SANDBOX),
         *("-pidfile", str(files.pid)),
-        *("-machine", MACHINE),
+        *_machine(spec, launch.ram),
         *accel_arguments(launch.accel, spec.cpus),
         *("-m", str(spec.memory_mib), "-smp", str(spec.cpus)),
         *("-rtc", "base=utc"),
         *(["-no-reboot"] if launch.stop_on_reboot else []),
         *(["-S"] if launch.frozen else []),
+        *(["-incoming", "defer"] if launch.is_incoming else []),
         *_monitors(files),
         *_console(files),
         *_serial(files),
@@ -83,6 +87,14 @@ def disk_node(index: int) -> str:
 def disk_path(files: MachineFiles, index: int) -> Path:
     """Return the overlay of disk `index`."""
     return files.disks / f"disk{index}.qcow2"
+
+
+def _machine(spec: MachineSpec, ram: Ram | None) -> list[str]:
+    if ram is None:
+        return ["-machine", MACHINE]
+    words = f"memory-backend-file,id=ram0,size={spec.memory_mib}M,mem-path={_escape(ram.path)}"
+    share = "on" if ram.is_shared else "off"
+    return ["-object", f"{words},share={share}", "-machine", f"{MACHINE},memory-backend=ram0"]
 
 
 def _monitors(files: MachineFiles) -> list[str]:

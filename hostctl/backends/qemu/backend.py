@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hostctl_channels.links.stream import UnixEndpoint
@@ -29,6 +30,7 @@ from ...errors import (
 from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
 from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
+from .moment import Moment
 from .process import ProcessId, find_by_argument
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ QUIT_S = 3.0  # QEMU's answer to quit: it flushes its disks
 MAX_CONSOLE = (
     64 << 20
 )  # the guest writes it, and must not fill the host's disk; looked at in `settle`
+STATE_S = 30.0  # for some hundred kilobytes
 TERM_S = 0.5  # what did not heed `quit` hangs, and will hardly heed SIGTERM
 LAST_LINES = 60  # a panic and its trace
 
@@ -101,11 +104,16 @@ class QemuBackend:
     ) -> None:
         self._spec = spec
         self._files = files
+        self._moment = Moment.from_json(options)
 
     async def prepare(self) -> None:
-        from .snapshot import create_disks
+        from .snapshot import copy_disks, create_disks
 
-        await create_disks(self._files, self._spec.disks)
+        if self._moment.prepared is not None:
+            copy_disks(self._moment.prepared, self._files)
+            self._files.unborn.touch(mode=0o600)
+        else:
+            await create_disks(self._files, self._spec.disks)
 
     async def state(self) -> MachineState:
         run = self._run()
@@ -153,6 +161,7 @@ class QemuBackend:
         from .argv import Launch, argv
 
         self._check_boot_files()
+        is_birth = self._files.unborn.exists()
         choice = await choose(self._spec, self._files, progress)
         self._forget()
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,7 +175,9 @@ class QemuBackend:
             initrd=self._spec.initrd,
             append=self._spec.append,
             stop_on_reboot=stop_on_reboot,
-            frozen=frozen,
+            frozen=frozen or is_birth,
+            ram=self._moment.ram(is_birth=is_birth),
+            is_incoming=is_birth,
         )
         run = Run(launch.run_id, choice.accel, choice.reason)
         self._record(run)
@@ -175,9 +186,29 @@ class QemuBackend:
         try:
             pid = procs.spawn_detached(argv(self._spec, self._files, launch), self._files.qemu_log)
             await self._greet(run, pid)
+            if is_birth:
+                await self._be_born(frozen=frozen)
         except BaseException:
             await self.kill()
             raise
+
+    async def _be_born(self, *, frozen: bool) -> None:
+        """Take over the moment of the template, whose RAM we have; a later start boots."""
+        from .template import load_state
+
+        assert self._moment.state is not None
+        async with self._monitor() as qmp:
+            await load_state(qmp, self._moment.state, self._files.socket("state"), STATE_S)
+            if not frozen:
+                await qmp.execute("cont")
+        self._files.unborn.unlink()
+
+    async def save_moment(self, path: Path) -> None:
+        """Freeze the guest for good, and write its devices to `path`; its RAM must be a file."""
+        from .template import save_state
+
+        async with self._monitor() as qmp:
+            await save_state(qmp, path, self._files.socket("state"), STATE_S)
 
     async def allow_reboot(self) -> None:
         async with self._monitor() as qmp:

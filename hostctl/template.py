@@ -1,0 +1,239 @@
+"""Templates: a booted machine's moment, from which clones begin within a tenth of a second.
+
+A template is a folder that appears by one rename, so it is whole or not there. It fits one QEMU:
+what would make a clone differ from the machine that was saved is written down, and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from . import procs
+from .backends.accel import BINARY
+from .backends.interface import DiskSpec, MachineSpec, Progress, check_name
+from .backends.qemu.argv import MACHINE
+from .backends.qemu.backend import NAMES, QemuBackend
+from .backends.qemu.moment import PREPARED, RAM, STATE
+from .backends.qemu.snapshot import prepare_disks
+from .errors import TemplateExists, TemplateInUse, TemplateNotFound, TemplateUnfit
+from .state import Home, read_json, remove_tree, write_json
+
+__all__ = ["Template", "Templates"]
+
+VERSION: Final = 1
+RECORD: Final = "template.json"
+_NEW, _GONE = ".new-", ".gone-"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template, whole. `fits` is what a QEMU must be to run it, `ram` and `digest` what it is."""
+
+    name: str
+    folder: Path
+    spec: MachineSpec
+    created_s: float
+    fits: dict[str, Any]
+    ram: dict[str, int]
+    digest: str
+
+    def check(self) -> None:
+        """Raise TemplateUnfit if its files are not what was saved, or QEMU is another one."""
+        present = fitting(self.spec)
+        for key, value in self.fits.items():
+            if present.get(key) != value:
+                raise TemplateUnfit(self.name, f"{key} was {value}, and is {present.get(key)}")
+        try:
+            is_same = _size(self.folder / RAM) == self.ram and _digest(self.folder) == self.digest
+        except FileNotFoundError as err:
+            raise TemplateUnfit(self.name, f"{err.filename} is gone") from err
+        if not is_same:
+            raise TemplateUnfit(self.name, "its files are not those that were saved")
+
+
+class Templates:
+    """The templates of a home."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._root = home.templates
+
+    def list(self) -> tuple[Template, ...]:
+        """Return all, sorted by name."""
+        try:
+            names = sorted(name for name in os.listdir(self._root) if name[0] != ".")
+        except FileNotFoundError:
+            return ()
+        return tuple(map(self.find, names))
+
+    def find(self, name: str) -> Template:
+        """Return a template. Raises TemplateNotFound."""
+        folder = self._root / check_name(name, "template name")
+        data = read_json(folder / RECORD)
+        if data is None or data.get("version") != VERSION:
+            raise TemplateNotFound(name)
+        spec = MachineSpec.from_json(data["spec"])
+        return Template(
+            name, folder, spec, data["created_s"], data["fits"], data["ram"], data["digest"]
+        )
+
+    async def create(
+        self,
+        name: str,
+        spec: MachineSpec,
+        warm: Sequence[str] = (),
+        *,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Boot a machine of `spec`, run the lines `warm` in it, and keep its moment.
+
+        Raises:
+            TemplateExists: the name is taken.
+            BootFailed: it did not boot; CommandFailed: a line of `warm` failed. Nothing is kept.
+        """
+        check_name(name, "template name")
+        self._sweep()
+        if (self._root / name).exists():
+            raise TemplateExists(name)
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        new = self._root / f"{_NEW}{os.getpid()}-{os.urandom(4).hex()}"
+        new.mkdir(mode=0o700)
+        try:
+            accel = await self._fill(new, replace(spec, name="t"), warm, timeout_s, progress)
+            spec = replace(spec, name=name, accel=accel)
+            try:
+                new.rename(self._root / name)
+            except OSError as err:
+                raise TemplateExists(name) from err
+            await self._finish(name, spec)
+        finally:
+            remove_tree(new)
+        return self.find(name)
+
+    async def delete(self, name: str) -> None:
+        """Remove a template.
+
+        Raises:
+            TemplateInUse: a machine that came of it is still there; its disks, and its RAM while it
+                runs, lie in the template.
+        """
+        found = self.find(name)
+        if users := self.users(found):
+            raise TemplateInUse(name, users)
+        gone = self._root / f"{_GONE}{os.getpid()}-{os.urandom(4).hex()}"
+        found.folder.rename(gone)
+        await asyncio.to_thread(remove_tree, gone)
+
+    def users(self, template: Template) -> tuple[str, ...]:
+        """Return the names of the machines that came of it."""
+        records = {name: read_json(self._home.files(name).spec) for name in self._home.names()}
+        mine = str(template.folder)
+        return tuple(
+            name for name, data in records.items() if _options(data).get("template") == mine
+        )
+
+    async def _fill(
+        self,
+        new: Path,
+        spec: MachineSpec,
+        warm: Sequence[str],
+        timeout_s: float,
+        progress: Progress | None,
+    ) -> str:
+        """Boot in a home of its own, inside the new folder, and save; return the accelerator."""
+        from .controller import Controller
+
+        runtime = self._home.runtime / f"t{os.urandom(3).hex()}"
+        async with Controller(Home(new / "home", runtime)) as controller:
+            machine = await controller._make(spec, "qemu", {"ram": str(new / RAM)})
+            try:
+                await machine.start(timeout_s=timeout_s, progress=progress)
+                for line in warm:
+                    await machine.shell(line, timeout_s=timeout_s, check=True)
+                await machine.close()
+                assert isinstance(machine._backend, QemuBackend)
+                accel = (await machine._backend.describe()).accel or spec.accel
+                await machine._backend.save_moment(new / STATE)
+                await machine._backend.kill()
+                machine._files.disks.rename(new / "disks")
+            finally:
+                await machine.delete(force=True)
+        remove_tree(new / "home")
+        remove_tree(runtime)
+        return accel
+
+    async def _finish(self, name: str, spec: MachineSpec) -> None:
+        """Make the clones' overlays, which hold the final path of their bases; then it is there."""
+        folder = self._root / name
+        prepared = folder / PREPARED
+        prepared.mkdir(mode=0o700)
+        bases = [folder / "disks" / f"disk{n}.qcow2" for n in range(len(spec.disks))]
+        await prepare_disks(bases, prepared)
+        record = {
+            "version": VERSION,
+            "spec": spec.to_json(),
+            "created_s": time.time(),
+            "fits": fitting(spec),
+            "ram": _size(folder / RAM),
+            "digest": _digest(folder),
+        }
+        await asyncio.to_thread(write_json, folder / RECORD, record)
+
+    def _sweep(self) -> None:
+        """Remove what a killed hostctl left half made or half removed."""
+        for entry in os.listdir(self._root) if self._root.exists() else ():
+            if entry.startswith((_NEW, _GONE)) and not _is_alive(entry.split("-")[1]):
+                remove_tree(self._root / entry)
+
+
+def fitting(spec: MachineSpec) -> dict[str, Any]:
+    """Return what this host's QEMU would make of a spec, as far as a moment depends on it.
+
+    QEMU is known by its file: to ask it for its version takes longer than a clone's first step.
+    """
+    binary = Path(procs.find_tool(BINARY)).resolve()
+    found = binary.stat()
+    return {
+        "qemu": [str(binary), found.st_size, found.st_mtime_ns],
+        "machine": MACHINE,
+        "accel": spec.accel,
+        "memory_mib": spec.memory_mib,
+        "cpus": spec.cpus,
+        "disks": len(spec.disks),
+        "ports": list(NAMES),
+        "extra_args": list(spec.extra_args),
+    }
+
+
+def clone_spec(template: Template, name: str) -> MachineSpec:
+    """Return what a clone is made of."""
+    disks = tuple(
+        DiskSpec(template.folder / "disks" / f"disk{n}.qcow2", format="qcow2")
+        for n in range(len(template.spec.disks))
+    )
+    return replace(template.spec, name=name, disks=disks)
+
+
+def _options(data: Any) -> dict[str, Any]:
+    return (data or {}).get("options") or {}
+
+
+def _is_alive(pid: str) -> bool:
+    return pid.isdecimal() and Path("/proc", pid).exists()
+
+
+def _size(ram: Path) -> dict[str, int]:
+    found = ram.stat()
+    return {"bytes": found.st_size, "inode": found.st_ino, "mtime_ns": found.st_mtime_ns}
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / STATE).read_bytes()).hexdigest()
