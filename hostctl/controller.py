@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .backends.interface import DiskSpec, MachineSpec
 from .backends.registry import new_options, open_backend
-from .errors import BackendError, ConfigError, MachineNotFound
+from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
 from .machine import Machine
 from .state import Home, MachineFiles, read_json, write_json
@@ -123,23 +124,30 @@ class Controller:
         return Templates(self.home).list()
 
     async def clone(
-        self, template: str, name: str, *, timeout_s: float = 60, wait: bool = True
+        self,
+        template: str,
+        name: str,
+        *,
+        timeout_s: float = 60,
+        wait: bool = True,
+        owner_pid: int | None = None,
     ) -> Machine:
         """Make a machine of a template's moment, and let it go on; `wait` for its agent.
 
         Its clock is set and its random pool fed before this returns. Its RAM is its own from the
-        first write on, and so are its disks.
+        first write on, and so are its disks. With `owner_pid`, `sweep_throwaways` removes it once
+        that process has ended.
 
         Raises:
             TemplateNotFound: there is none.
             TemplateUnfit: it does not fit the present QEMU, or is damaged.
             MachineExists: the name is taken.
         """
-        from .template import Templates, clone_spec
+        from .template import Templates, clone_options, clone_spec
 
         found = Templates(self.home).find(template)
         found.check()
-        options = {"template": str(found.folder)}
+        options = clone_options(found, owner_pid)
         machine = await self._make(clone_spec(found, name), BACKEND, options)
         try:
             await machine.start(wait=wait, timeout_s=timeout_s)
@@ -147,6 +155,16 @@ class Controller:
             await machine.delete(force=True)
             raise
         return machine
+
+    async def sweep_throwaways(self) -> None:
+        """Remove clones whose owner was killed before it could."""
+        from .template import is_orphan
+
+        for name in self.home.names():
+            if is_orphan(read_json(self.home.files(name).spec)):
+                logger.info("removing machine %s: its owner has ended", name)
+                with contextlib.suppress(HostctlError):  # another one is quicker
+                    await self.machine(name).delete(force=True)
 
     async def adopt(
         self, domain: str, *, connect: str | None = None, name: str | None = None

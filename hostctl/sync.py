@@ -25,6 +25,7 @@ from collections.abc import (
     Coroutine,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .journal import Event
     from .report import MachineReport
     from .stats import MachineStats
+    from .template import Template
 
 __all__ = ["Controller", "Job", "Machine", "Process"]
 
@@ -90,6 +92,43 @@ class Controller:
     ) -> Machine:
         made = self._async.create(spec, backend=backend, connect=connect)
         return Machine(self._loop, self._loop.call(made))
+
+    def create_template(
+        self,
+        name: str,
+        spec: MachineSpec,
+        *,
+        warm: Sequence[str] = (),
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        made = self._async.create_template(
+            name, spec, warm=warm, timeout_s=timeout_s, progress=progress
+        )
+        return self._loop.call(made)
+
+    def delete_template(self, name: str) -> None:
+        self._loop.call(self._async.delete_template(name))
+
+    def templates(self) -> tuple[Template, ...]:
+        return self._async.templates()
+
+    def clone(
+        self,
+        template: str,
+        name: str,
+        *,
+        timeout_s: float = 60,
+        wait: bool = True,
+        owner_pid: int | None = None,
+    ) -> Machine:
+        made = self._async.clone(
+            template, name, timeout_s=timeout_s, wait=wait, owner_pid=owner_pid
+        )
+        return Machine(self._loop, self._loop.call(made))
+
+    def sweep_throwaways(self) -> None:
+        self._loop.call(self._async.sweep_throwaways())
 
     def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
         found = self._async.adopt(domain, connect=connect, name=name)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from .backends.interface import DiskSpec, MachineSpec, Progress, check_name
 from .backends.qemu.argv import MACHINE
 from .backends.qemu.backend import NAMES, QemuBackend
 from .backends.qemu.moment import PREPARED, RAM, STATE
+from .backends.qemu.process import ProcessId
 from .backends.qemu.snapshot import prepare_disks
 from .errors import TemplateExists, TemplateInUse, TemplateNotFound, TemplateUnfit
 from .state import Home, read_json, remove_tree, write_json
@@ -100,7 +101,7 @@ class Templates:
             BootFailed: it did not boot; CommandFailed: a line of `warm` failed. Nothing is kept.
         """
         check_name(name, "template name")
-        self._sweep()
+        await self._sweep()
         if (self._root / name).exists():
             raise TemplateExists(name)
         self._root.mkdir(mode=0o700, exist_ok=True)
@@ -151,8 +152,8 @@ class Templates:
         """Boot in a home of its own, inside the new folder, and save; return the accelerator."""
         from .controller import Controller
 
-        runtime = self._home.runtime / f"t{os.urandom(3).hex()}"
-        async with Controller(Home(new / "home", runtime)) as controller:
+        home = self._nursery(new)
+        async with Controller(home) as controller:
             machine = await controller._make(spec, "qemu", {"ram": str(new / RAM)})
             try:
                 await machine.start(timeout_s=timeout_s, progress=progress)
@@ -166,8 +167,8 @@ class Templates:
                 machine._files.disks.rename(new / "disks")
             finally:
                 await machine.delete(force=True)
-        remove_tree(new / "home")
-        remove_tree(runtime)
+        remove_tree(home.state)
+        remove_tree(home.runtime)
         return accel
 
     async def _finish(self, name: str, spec: MachineSpec) -> None:
@@ -187,11 +188,25 @@ class Templates:
         }
         await asyncio.to_thread(write_json, folder / RECORD, record)
 
-    def _sweep(self) -> None:
-        """Remove what a killed hostctl left half made or half removed."""
+    def _nursery(self, new: Path) -> Home:
+        """Return the home in which the template `new` is booted. Its name is its sockets', too."""
+        return Home(new / "home", self._home.runtime / f".t{new.name.rpartition('-')[2]}")
+
+    async def _sweep(self) -> None:
+        """Remove what a killed hostctl left half made or half removed, with its QEMU."""
+        from .controller import Controller
+
         for entry in os.listdir(self._root) if self._root.exists() else ():
-            if entry.startswith((_NEW, _GONE)) and not _is_alive(entry.split("-")[1]):
-                remove_tree(self._root / entry)
+            left = self._root / entry
+            if not entry.startswith((_NEW, _GONE)) or _is_alive(entry.split("-")[1]):
+                continue
+            home = self._nursery(left)
+            if home.state.exists():
+                async with Controller(home) as controller:
+                    for machine in controller.machines():
+                        await machine.delete(force=True)
+            remove_tree(home.runtime)
+            remove_tree(left)
 
 
 def fitting(spec: MachineSpec) -> dict[str, Any]:
@@ -220,6 +235,19 @@ def clone_spec(template: Template, name: str) -> MachineSpec:
         for n in range(len(template.spec.disks))
     )
     return replace(template.spec, name=name, disks=disks)
+
+
+def clone_options(template: Template, owner_pid: int | None) -> dict[str, Any]:
+    """Return what a clone's back end and `is_orphan` have to remember."""
+    owner = None if owner_pid is None else ProcessId.of(owner_pid)
+    options: dict[str, Any] = {"template": str(template.folder)}
+    return options if owner is None else {**options, "owner": asdict(owner)}
+
+
+def is_orphan(data: Any) -> bool:
+    """Tell by its machine.json whether a machine's owner, if it has one, has ended."""
+    owner = _options(data).get("owner")
+    return owner is not None and not ProcessId(**owner).is_alive
 
 
 def _options(data: Any) -> dict[str, Any]:

@@ -27,54 +27,7 @@ _MACHINE: Final = {
 def create(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl create`."""
     _add_new_name(parser)
-    boot = parser.add_argument_group("what boots")
-    boot.add_argument(
-        "--image",
-        metavar="IMAGE",
-        help="an image by name, built when it is not there yet (default: tiny, unless --disk names "
-        "a file to boot); none: the firmware looks for something to boot",
-    )
-    _add_file(boot, "--kernel", metavar="FILE", help="boot this kernel instead of an image")
-    _add_file(boot, "--initrd", metavar="FILE", help="initial RAM disk for --kernel")
-    boot.add_argument(
-        "--append", metavar="LINE", help="kernel command line, added to the image's if there is one"
-    )
-    shape = parser.add_argument_group("the machine")
-    shape.add_argument(
-        "--memory",
-        metavar="SIZE",
-        type=_typed(units.parse_memory_mib),
-        default=256,
-        help="RAM, such as 256M or 2G (default: 256M)",
-    )
-    shape.add_argument(
-        "--cpus",
-        metavar="N",
-        type=_count,
-        default=1,
-        help="virtual CPUs (default: 1; without KVM more are slower)",
-    )
-    shape.add_argument(
-        "--disk",
-        metavar="DISK",
-        action="append",
-        default=[],
-        help="FILE[,size=SIZE][,format=qcow2|raw]: a disk image, itself left untouched, for writes "
-        "go to an overlay; or size=SIZE: an empty disk; repeatable",
-    )
-    shape.add_argument(
-        "--accel",
-        choices=("auto", "kvm", "hvf", "tcg"),
-        default="auto",
-        help="auto takes KVM or HVF only after it proved to boot (default)",
-    )
-    shape.add_argument(
-        "--qemu-arg",
-        metavar="ARG",
-        action="append",
-        default=[],
-        help="one more word for QEMU's command line, such as --qemu-arg=-name; repeatable",
-    )
+    _add_shape(parser)
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--backend",
@@ -296,25 +249,7 @@ def exec_(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl exec`. The guest's words are cut off before argparse sees them."""
     parser.usage = "hostctl exec [options] NAME [options] [--] COMMAND [ARGUMENT ...]"
     _add_name(parser)
-    parser.add_argument(
-        "-i",
-        "--interactive",
-        action="store_true",
-        help="pass our standard input on; without it the command reads an empty one",
-    )
-    parser.add_argument(
-        "-e",
-        "--env",
-        metavar="KEY[=VALUE]",
-        action="append",
-        default=[],
-        help="set a variable; KEY alone takes ours; repeatable",
-    )
-    parser.add_argument("-w", "--workdir", metavar="DIR", help="where the command runs")
-    parser.add_argument(
-        "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
-    )
-    _add_timeout(parser, "kill it after this long, and exit with 124", None)
+    _add_command_options(parser)
     parser.add_argument(
         "-d",
         "--detach",
@@ -328,9 +263,6 @@ def exec_(parser: argparse.ArgumentParser) -> None:
         help="with --detach: how much of each stream the guest keeps (default: 16M)",
     )
     _add_channel(parser)
-    parser.add_argument(
-        "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
-    )
     _add_steal(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
@@ -343,6 +275,73 @@ examples:
 exit status: the command's own, 128+n when signal n ended it; 124 timed out,
 125 hostctl failed, 126 refused or not executable, 127 not found in the guest.
 Ctrl-C, SIGTERM and SIGHUP go to the command; a second Ctrl-C kills it."""
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl run`. The guest's words are cut off before argparse sees them."""
+    parser.usage = "hostctl run [options] TEMPLATE [options] [--] COMMAND [ARGUMENT ...]"
+    parser.add_argument(
+        "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
+    )
+    parser.add_argument(
+        "--put",
+        metavar="FILE:PATH",
+        action="append",
+        default=[],
+        help="copy this file in first; repeatable",
+    )
+    parser.add_argument(
+        "--get",
+        metavar="PATH:FILE",
+        action="append",
+        default=[],
+        help="copy this file out afterwards, whatever the command's status; repeatable",
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the machine there, and name it")
+    _add_command_options(parser)
+    parser.set_defaults(command=[])
+    parser.epilog = """\
+examples:
+  hostctl run tiny -- uname -a
+  hostctl run --put job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+
+The machine has no network, and is removed whatever happens. Exit status as of hostctl exec."""
+
+
+def template_create(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl template create`: it takes what `create` takes, for QEMU."""
+    _add_new_name(parser)
+    _add_shape(parser)
+    parser.add_argument(
+        "--warm",
+        metavar="LINE",
+        action="append",
+        default=[],
+        help="run this shell line in it before its moment is kept; repeatable",
+    )
+    _add_timeout(parser, "how long to wait for its boot, and for each line (default: 120s)", 120)
+    _add_json(parser)
+
+
+def template_list(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl template list`."""
+    _add_json(parser)
+
+
+def template_delete(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl template delete`."""
+    parser.add_argument("name", metavar="TEMPLATE", help="one that no machine came of")
+
+
+def clone(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl clone`."""
+    parser.add_argument("template", metavar="TEMPLATE", help="as hostctl template list has it")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="what to call the clones")
+    parser.add_argument(
+        "--count", metavar="N", type=_count, help="make so many of one NAME: NAME-1, NAME-2, …"
+    )
+    _add_timeout(parser, "how long to wait for their answers (default: 60s)", 60)
+    _add_json(parser)
 
 
 def cp(parser: argparse.ArgumentParser) -> None:
@@ -509,6 +508,82 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         type=_typed(units.parse_duration),
         default=default,
         help=text,
+    )
+
+
+def _add_command_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-i",
+        "--interactive",
+        action="store_true",
+        help="pass our standard input on; without it the command reads an empty one",
+    )
+    parser.add_argument(
+        "-e",
+        "--env",
+        metavar="KEY[=VALUE]",
+        action="append",
+        default=[],
+        help="set a variable; KEY alone takes ours; repeatable",
+    )
+    parser.add_argument("-w", "--workdir", metavar="DIR", help="where the command runs")
+    parser.add_argument(
+        "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
+    )
+    _add_timeout(parser, "kill it after this long, and exit with 124", None)
+    parser.add_argument(
+        "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
+    )
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
+    boot = parser.add_argument_group("what boots")
+    boot.add_argument(
+        "--image",
+        metavar="IMAGE",
+        help="an image by name, built when it is not there yet (default: tiny, unless --disk names "
+        "a file to boot); none: the firmware looks for something to boot",
+    )
+    _add_file(boot, "--kernel", metavar="FILE", help="boot this kernel instead of an image")
+    _add_file(boot, "--initrd", metavar="FILE", help="initial RAM disk for --kernel")
+    boot.add_argument(
+        "--append", metavar="LINE", help="kernel command line, added to the image's if there is one"
+    )
+    shape = parser.add_argument_group("the machine")
+    shape.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_typed(units.parse_memory_mib),
+        default=256,
+        help="RAM, such as 256M or 2G (default: 256M)",
+    )
+    shape.add_argument(
+        "--cpus",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="virtual CPUs (default: 1; without KVM more are slower)",
+    )
+    shape.add_argument(
+        "--disk",
+        metavar="DISK",
+        action="append",
+        default=[],
+        help="FILE[,size=SIZE][,format=qcow2|raw]: a disk image, itself left untouched, for writes "
+        "go to an overlay; or size=SIZE: an empty disk; repeatable",
+    )
+    shape.add_argument(
+        "--accel",
+        choices=("auto", "kvm", "hvf", "tcg"),
+        default="auto",
+        help="auto takes KVM or HVF only after it proved to boot (default)",
+    )
+    shape.add_argument(
+        "--qemu-arg",
+        metavar="ARG",
+        action="append",
+        default=[],
+        help="one more word for QEMU's command line, such as --qemu-arg=-name; repeatable",
     )
 
 

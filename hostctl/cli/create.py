@@ -21,7 +21,7 @@ def create(args: argparse.Namespace) -> int:
     spec = spec_of(args)
     if spec.image is not None:
         opening.run(_refuse_taken(spec.name))  # before a build of half a minute
-        _ensure_image(spec.image)
+        ensure_image(spec.image)
     return opening.run(_create(args, spec))
 
 
@@ -100,7 +100,12 @@ async def _refuse_taken(name: str) -> int:
     return 0
 
 
-def _ensure_image(name: str) -> None:
+def images() -> set[str]:
+    """Return the names of images that are there, or have a recipe."""
+    return {image.name for image in hostctl_images.available()} | set(hostctl_images.recipes())
+
+
+def ensure_image(name: str) -> None:
     """Build an image that has a recipe; any other name is the controller's to refuse."""
     built = {image.name for image in hostctl_images.available()}
     if name not in built and name in hostctl_images.recipes():

@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import Final
 
+from hostctl.machine import Machine
 from hostctl_channels.errors import ChannelError, GuestError
 from hostctl_channels.interface import ExitStatus, Process
 
@@ -72,35 +73,46 @@ def exit_code(status: ExitStatus) -> int:
 
 
 async def _exec(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[bytes, bytes]) -> int:
+    async with opening.open_controller() as controller:
+        machine = opening.machine(controller, args.name, args.channel)
+        machine.steal = args.steal
+        return await relayed(args, machine, argv, env)
+
+
+async def relayed(
+    args: argparse.Namespace, machine: Machine, argv: tuple[bytes, ...], env: dict[bytes, bytes]
+) -> int:
+    """Run a command as if it ran here, and return its exit code; our signals are its own."""
     with _Relay() as relay:
         try:
-            status = await _spawn(args, argv, env, relay)
+            status = await _converse_with(args, machine, argv, env, relay)
         except asyncio.CancelledError:
             if relay.ended_by is None:
                 raise
             return relay.ended_by
     if status.timed_out:
         limit = units.show_duration(args.timeout_s or 0)
-        render.say(f"exec on {args.name}: timed out after {limit}, the command was killed")
+        render.say(f"exec on {machine.name}: timed out after {limit}, the command was killed")
     return exit_code(status)
 
 
-async def _spawn(
-    args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[bytes, bytes], relay: "_Relay"
+async def _converse_with(
+    args: argparse.Namespace,
+    machine: Machine,
+    argv: tuple[bytes, ...],
+    env: dict[bytes, bytes],
+    relay: "_Relay",
 ) -> ExitStatus:
-    async with opening.open_controller() as controller:
-        machine = opening.machine(controller, args.name, args.channel)
-        machine.steal = args.steal
-        async with machine.process(
-            *argv,
-            stdin=args.interactive,
-            env=env or None,
-            cwd=args.workdir,
-            user=args.user,
-            timeout_s=args.timeout_s,
-        ) as process:
-            relay.attach(process)
-            return await _converse(process, interactive=args.interactive)
+    async with machine.process(
+        *argv,
+        stdin=args.interactive,
+        env=env or None,
+        cwd=args.workdir,
+        user=args.user,
+        timeout_s=args.timeout_s,
+    ) as process:
+        relay.attach(process)
+        return await _converse(process, interactive=args.interactive)
 
 
 async def _converse(process: Process, *, interactive: bool) -> ExitStatus:

@@ -17,6 +17,7 @@ def list_machines(args: argparse.Namespace) -> int:
 
 async def _list(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
+        await controller.sweep_throwaways()
         machines = controller.machines()
         if args.quiet:
             print("".join(f"{machine.name}\n" for machine in machines), end="")

@@ -46,6 +46,11 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("list", "list:list_machines", "list the machines", take.list_),
     ("show", "show:show", "tell all about a machine, and prove its isolation", take.show),
     ("wait", "power:wait", "wait until a machine reaches a state, or a job ends", take.wait),
+    ("run", "run:run", "run a command in a machine of its own, gone afterwards", take.run),
+    ("template create", "template:create", "boot, warm up, keep the moment", take.template_create),
+    ("template list", "template:list_templates", "list templates", take.template_list),
+    ("template delete", "template:delete", "remove a template", take.template_delete),
+    ("clone", "template:clone", "make machines of a template, at once", take.clone),
     ("exec", "exec:exec_", "run a command in a machine", take.exec_),
     ("jobs", "jobs:jobs", "list the commands that exec --detach has started", take.jobs),
     ("logs", "jobs:logs", "print what a job has printed", take.logs),
@@ -66,6 +71,7 @@ COMMANDS: Final = tuple(Command(*row) for row in (
 ))
 # fmt: on
 GROUPS: Final = {
+    "template": "keep a booted machine's moment, from which clones begin",
     "snapshot": "save, list, restore and delete snapshots",
     "image": "build and list images",
 }
@@ -98,7 +104,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = _new_parser(f"hostctl {first}", _sentence(command.help))
     _furnish(parser, command, verbose=0)
     ours, guests = words[at + 1 :], list[str]()
-    if first == "exec":
+    if first in ("exec", "run"):
         ours, guests = take.split_guest_words(ours, _valued_options(parser))
     args = parser.parse_args(words[:at] + ours)
     if guests:

@@ -208,6 +208,9 @@ class FakeController:
     ) -> None:
         return None
 
+    async def sweep_throwaways(self) -> None:
+        return None
+
     async def create(
         self, spec: MachineSpec, *, backend: str = "qemu", connect: str | None = None
     ) -> FakeMachine:
