@@ -22,7 +22,6 @@ from .backends.qemu.argv import MACHINE
 from .backends.qemu.backend import NAMES, QemuBackend
 from .backends.qemu.moment import PREPARED, RAM, STATE
 from .backends.qemu.process import ProcessId
-from .backends.qemu.snapshot import prepare_disks
 from .errors import TemplateExists, TemplateInUse, TemplateNotFound, TemplateUnfit
 from .state import Home, read_json, remove_tree, write_json
 
@@ -173,6 +172,8 @@ class Templates:
 
     async def _finish(self, name: str, spec: MachineSpec) -> None:
         """Make the clones' overlays, which hold the final path of their bases; then it is there."""
+        from .backends.qemu.snapshot import prepare_disks
+
         folder = self._root / name
         prepared = folder / PREPARED
         prepared.mkdir(mode=0o700)

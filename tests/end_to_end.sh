@@ -1,7 +1,7 @@
 #!/bin/sh
 # The whole of hostctl as its user meets it: the command line alone, real machines, nothing faked.
 #
-#   tests/end_to_end.sh [CHAPTER]...     all chapters, or these: life files time crash jobs qga attach serial libvirt
+#   tests/end_to_end.sh [CHAPTER]...     all chapters, or these: life files time crash jobs templates qga attach serial libvirt
 #
 # `make e2e` sets up what it needs. It works in a folder of its own, touches none of your machines, stops at the
 # first thing that is not as promised and says what, and leaves nothing behind. KEEP=1 leaves the folder.
@@ -292,6 +292,37 @@ jobs() {
 	wait "$watching"
 }
 
+templates() {
+	chapter 'Templates: machines that begin in the middle'
+	step 'a template, warmed up'
+	run 0 hostctl template create warm --accel tcg --warm 'echo warm >/tmp/warm'
+	run 0 hostctl template list
+	has warm
+	step 'three clones at once, each with what the template had, and none with what another has'
+	machines="$machines c-1 c-2 c-3"
+	run 0 hostctl clone warm c --count 3
+	run 0 hostctl exec c-1 -- sh -c 'echo mine >/tmp/warm'
+	for n in 2 3; do says warm hostctl exec "c-$n" -- cat /tmp/warm; done
+	run 1 hostctl template delete warm
+	has 'in use'
+	for n in 1 2 3; do gone "c-$n"; done
+	step 'a command in a machine of its own'
+	random 200000 "$work/in"
+	says "$(sha256sum <"$work/in" | cut -c1-64)" hostctl run --put "$work/in:/in" --get /in:"$work/back" warm -- \
+		sh -c 'sha256sum </in | cut -c1-64'
+	same "$work/in" "$work/back"
+	run 9 hostctl run warm -- sh -c 'exit 9'
+	run 137 hostctl run warm -- sh -c 'kill -9 $$'
+	step 'who runs it is killed: the next hostctl removes the machine'
+	hostctl run warm -- /bin/sleep 321 &
+	pid=$!
+	until_ 30 sh -c 'hostctl list -q | grep -q run-'
+	kill -9 "$pid"
+	wait "$pid" 2>/dev/null
+	says '' hostctl list -q
+	run 0 hostctl template delete warm
+}
+
 qga() {
 	chapter "A guest that has only QEMU's guest agent"
 	step 'a machine of the image tiny-qga'
@@ -433,11 +464,11 @@ with tempfile.TemporaryDirectory(prefix="hl-") as root, Daemon(Path(root)) as da
 	wait "$daemon" || fail 'libvirtd did not end in order'
 }
 
-[ $# -gt 0 ] || set -- life files time crash jobs qga attach serial libvirt
+[ $# -gt 0 ] || set -- life files time crash jobs templates qga attach serial libvirt
 for name; do
 	case $name in
 	time) time_ ;;
-	life | files | crash | jobs | qga | attach | serial | libvirt) "$name" ;;
+	life | files | crash | jobs | templates | qga | attach | serial | libvirt) "$name" ;;
 	*) echo "there is no chapter '$name'; see the head of $0" >&2 && exit 2 ;;
 	esac
 done
