@@ -50,6 +50,8 @@ class Sources(MetaPathFinder, InspectLoader):
         return start["sources"][name]
     def is_package(self, name):
         return "." not in name
+    def get_code(self, name):
+        return compile(start["sources"][name], f"<{name}>", "exec")
 sys.meta_path.insert(0, Sources())
 from hostctl_bridge.main import main
 main(start["paths"])

@@ -1,8 +1,8 @@
 """pyvbox on a VirtualBox newer than it: what 7.x changed, put right in one place.
 
-pyvbox 2.1.1 was generated from the API of 6.1.16 and is not maintained. Enumerations are renumbered
-from what the running VirtualBox's own type library says, calls whose parameters changed are made
-with as many as the type library tells. What pyvbox gets right is used as it is.
+pyvbox 2.1.1 was generated from the API of 6.1.16 and is not maintained. Its enumerations are
+renumbered by what the live type library says, and calls whose parameters changed are made with as
+many as the type library tells. What pyvbox gets right is used as it is.
 """
 
 from __future__ import annotations
@@ -10,9 +10,21 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, Mapping
 
+from . import typelib
 from .serve import Fault
 
-__all__ = ["KNOWN", "Api", "explain", "load", "renumber", "series"]
+__all__ = [
+    "KNOWN",
+    "Api",
+    "create_machine_arguments",
+    "explain",
+    "first",
+    "load",
+    "process_create_arguments",
+    "renumber",
+    "series",
+    "settle",
+]
 
 KNOWN = ("6.1", "7.0", "7.1", "7.2")
 Live = Callable[[str], Mapping[str, int]]
@@ -21,10 +33,11 @@ Live = Callable[[str], Mapping[str, int]]
 class Api:
     """pyvbox, made to fit the VirtualBox that is there."""
 
-    def __init__(self, module: Any, moved: dict[str, Any]) -> None:
+    def __init__(self, module: Any, library: typelib.TypeLibrary, moved: dict[str, Any]) -> None:
         self.module = module
         self.library = module.library
         self.manager = module.Manager().manager
+        self.types = library
         self.virtualbox = module.VirtualBox()
         self.moved = moved
         self.python = f"{sys.version.split()[0]} at {sys.executable}"
@@ -48,13 +61,18 @@ def load(paths: list[str]) -> Api:
         raise Fault("missing", f"vboxapi: {err}") from err
     module = _pyvbox(paths)
     manager = module.Manager().manager
-    version = manager.getVirtualBox().version
+    check_known(manager.getVirtualBox().version)
+    library = typelib.of(manager)
+    moved = renumber(module.library, module.library_base.Enum, library.constants)
+    _mend(module)
+    return Api(module, library, moved)
+
+
+def check_known(version: str) -> None:
+    """Refuse, by a `Fault`, a VirtualBox whose states and calls we have not seen."""
     if series(version) not in KNOWN:
         known = ", ".join(KNOWN)
         raise Fault("unknown", f"VirtualBox {version} is not known here, only {known}")
-    moved = renumber(module.library, module.library_base.Enum, manager.constants.all_values)
-    _mend(module)
-    return Api(module, moved)
 
 
 def series(version: str) -> str:
@@ -73,6 +91,77 @@ def explain(error: BaseException) -> Fault | None:
     return Fault("vbox", str(text), code & 0xFFFFFFFF)
 
 
+# Calls
+
+
+def create_machine_arguments(
+    inputs: int, x86: int | None, settings: str, name: str, os_type: str, flags: str
+) -> list[Any]:
+    """Return the arguments of IVirtualBox.createMachine, which takes `inputs` of them."""
+    old: list[Any] = [settings, name, [], os_type, flags]
+    if inputs == 5:  # 6.1
+        return old
+    if inputs == 8:  # 7.0: encryption
+        return [*old, "", "", ""]
+    if inputs == 9 and x86 is not None:  # 7.1: the platform's architecture
+        return [settings, name, x86, [], os_type, flags, "", "", ""]
+    raise Fault("unknown", f"createMachine takes {inputs} arguments, which is not known here")
+
+
+def process_create_arguments(
+    inputs: int, exe: str, argv: list[str], cwd: str, env: list[str], flags: list[int], limit: int
+) -> list[Any]:
+    """Return the arguments of IGuestSession.processCreate, which takes `inputs` of them.
+
+    A `Fault` of kind "unsupported" where it cannot be told where to run, before 7.1.
+    """
+    if inputs == 6:  # 7.1
+        return [exe, argv, cwd, env, flags, limit]
+    if inputs == 5 and not cwd:
+        return [exe, argv, env, flags, limit]
+    if inputs == 5:
+        raise Fault("unsupported", "VirtualBox before 7.1 runs commands in no other folder")
+    raise Fault("unknown", f"processCreate takes {inputs} arguments, which is not known here")
+
+
+def create_machine(api: Api, settings: str, name: str, os_type: str, flags: str) -> Any:
+    """Create a machine, which is not registered yet."""
+    inputs = api.types.inputs("IVirtualBox", "createMachine")
+    x86 = api.types.constants("PlatformArchitecture").get("x86")
+    arguments = create_machine_arguments(inputs, x86, settings, name, os_type, flags)
+    return api.library.IMachine(api.virtualbox._call("createMachine", in_p=arguments))
+
+
+def first(thing: Any, *paths: str) -> Any:
+    """Return the raw object at the first dotted path that this VirtualBox has, None if at none.
+
+    Settings moved into objects of their own: the chipset of a machine is its platform's since 7.1.
+    """
+    for path in paths:
+        found = getattr(thing, "_i", thing)
+        for name in path.split(".") if path else ():
+            found = getattr(found, name, None)
+            if found is None:
+                break
+        if found is not None:
+            return found
+    return None
+
+
+def settle(thing: Any, value: Any, *paths: str) -> bool:
+    """Set the first of some dotted attributes that there is; False if there is none."""
+    for path in paths:
+        owner, _, name = path.rpartition(".")
+        found = first(thing, owner)
+        if found is not None and hasattr(found, name):
+            setattr(found, name, value)
+            return True
+    return False
+
+
+# Enumerations
+
+
 def renumber(library: Any, base: Any, live: Live) -> dict[str, Any]:
     """Give pyvbox's enumerations the numbers of the running VirtualBox.
 
@@ -81,17 +170,11 @@ def renumber(library: Any, base: Any, live: Live) -> dict[str, Any]:
     report = {}
     for name, kind in list(vars(library).items()):
         if isinstance(kind, type) and issubclass(kind, base) and kind is not base:
-            values = _values(live, name)
-            if values and (change := _renumber_one(kind, values)):
+            values = live(name)
+            change = _renumber_one(kind, values) if values else None
+            if change:
                 report[name] = change
     return report
-
-
-def _values(live: Live, name: str) -> dict[str, int]:
-    try:
-        return {label: int(value) for label, value in dict(live(name)).items()}
-    except Exception:  # XPCOM knows no such enumeration any more: KeyError, AttributeError, its own
-        return {}
 
 
 def _renumber_one(kind: Any, live: Mapping[str, int]) -> dict[str, Any] | None:
@@ -109,9 +192,9 @@ def _renumber_one(kind: Any, live: Mapping[str, int]) -> dict[str, Any] | None:
             setattr(kind, _attribute(label), kind(value))
     kind._enums = [(label, value, docs.get(label, "")) for label, value in live.items()]
     moved = {
-        label: [was[label], live[label]]
-        for label in was
-        if live.get(label) not in (None, was[label])
+        label: [number, live[label]]
+        for label, number in was.items()
+        if label in live and live[label] != number
     }
     gone = [label for label in was if label not in live]
     return {"moved": moved, "gone": gone} if moved or gone else None

@@ -8,14 +8,18 @@ import os
 import sys
 from typing import Any
 
-from . import compat, machines
+from . import compat, machines, snapshots, views
 from .box import Box
 from .serve import Fault, Operation, Server
 from .wire import GREETING, Answer, Failure, encode
 
 __all__ = ["OPERATIONS", "main"]
 
-OPERATIONS: dict[str, Operation] = {**machines.OPERATIONS}
+OPERATIONS: dict[str, Operation] = {
+    **machines.OPERATIONS,
+    **snapshots.OPERATIONS,
+    **views.OPERATIONS,
+}
 
 
 def main(paths: list[str]) -> None:
