@@ -17,6 +17,7 @@ BACKENDS = MappingProxyType(
     {
         "qemu": ".qemu.backend:QemuBackend",
         "libvirt": ".libvirt.backend:LibvirtBackend",
+        "virtualbox": ".virtualbox.backend:VirtualBoxBackend",
         "foreign": ".qemu.foreign:ForeignBackend",
     }
 )
@@ -32,8 +33,14 @@ def new_options(kind: str, name: str, connect: str | None) -> dict[str, Any]:
         from .libvirt.target import Target
 
         return Target.new(name, connect).to_json()
+    if kind == "virtualbox":
+        from .virtualbox.target import Target as Machine
+
+        return Machine.new(name, connect).to_json()
     if connect is not None:
-        raise ConfigError(f"back end {kind!r} connects to nothing", hint="use --backend libvirt")
+        raise ConfigError(
+            f"back end {kind!r} connects to nothing", hint="use --backend libvirt or virtualbox"
+        )
     return {}
 
 

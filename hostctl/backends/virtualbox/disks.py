@@ -1,8 +1,8 @@
 """Disks of a machine: what a base image is, and the copy that the machine gets of it.
 
-A machine never writes to its base, and never has it open: a raw image becomes a VDI, a VDI, VMDK or
+A machine never writes to its base, and never opens it: a raw image becomes a VDI, a VDI, VMDK or
 VHD is copied. A CD is read where it lies. (Overlays, as other back ends have them, would make the
-base a medium of this VirtualBox, bound to our disk; copies are sparse, and linked clones are cheap.)
+base a medium of this VirtualBox, bound to our disk; copies are sparse, linked clones are cheap.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ..interface import DiskSpec
 from . import vdi
 
-__all__ = ["DVD", "HARD_DISK", "NewDisk", "check_disks", "kind_of", "make_disks"]
+__all__ = ["DVD", "HARD_DISK", "NewDisk", "check_disks", "is_cd", "kind_of", "make_disks"]
 
 DVD: Final = "dvd"
 HARD_DISK: Final = "disk"
@@ -74,6 +74,12 @@ def kind_of(disk: DiskSpec) -> str:
             hint="say its format, for instance format=raw",
         )
     return named
+
+
+def is_cd(disk: DiskSpec) -> bool:
+    """Tell whether a disk that was checked is a CD; its base need not be there any more."""
+    suffix = "" if disk.base is None else disk.base.suffix.lower()
+    return (disk.format or SUFFIXES.get(suffix)) == ISO
 
 
 def make_disks(folder: Path, disks: Sequence[DiskSpec]) -> tuple[NewDisk, ...]:

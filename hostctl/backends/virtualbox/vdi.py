@@ -1,4 +1,4 @@
-"""VirtualBox's own disk format, as far as it takes to write one: dynamic, empty or from a raw image.
+"""VirtualBox's own disk format, as far as it takes to write one: dynamic, empty or of a raw image.
 
 Written here rather than by VirtualBox, so that the file it is made from is never opened, registered
 or locked there. Layout: VDICore.h of VirtualBox, version 1.1.

@@ -27,6 +27,7 @@ class Box:
             "version": self.virtualbox.version,
             "api": self.virtualbox.api_version,
             "home": self.virtualbox.home_folder,
+            "binaries": self.api.manager.getBinDir(),
             "python": self.api.python,
             "moved": self.api.moved,
         }

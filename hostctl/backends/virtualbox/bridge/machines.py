@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from . import compat
-from .lock import Steps, finish, is_locked, locked, unlock, unlocked, until
+from .lock import Steps, finish, is_locked, locked, unlock, unlocked
 from .serve import Fault, Operation
 
 __all__ = ["OPERATIONS", "adapters", "find", "pid_of"]
 
 IDE, SATA = "ide", "sata"
-START_S = 60.0
 OS_TYPES = ("Linux26_64", "Linux_64", "Other_64", "Other")
 VRAM_MIB = 16
 SLOTS = 36  # of network adapters; the chipset with most has as many
@@ -94,19 +93,6 @@ def launch(box: Any, machine: str) -> Steps:
         yield from finish(found.launch_vm_process(session, "headless", []), "it did not start")
     finally:
         unlock(session)
-
-
-def launched(box: Any, machine: str, *, state: str) -> Steps:
-    """Wait until a start by other means has reached `state`; return False if it was given up."""
-    found = find(box, machine)
-    seen = []
-
-    def settled() -> bool:
-        seen.append(is_locked(box, found))
-        return str(found.state) == state or (any(seen) and not seen[-1])
-
-    yield from until(settled, START_S, f"it is {found.state}")
-    return str(found.state) == state
 
 
 def power_off(box: Any, machine: str, *, within_s: float) -> Steps:
@@ -271,7 +257,7 @@ def _attach(box: Any, machine: Any, disks: list[dict[str, str]]) -> None:
 
 
 def _place(index: int) -> tuple[str, int, int]:
-    """Return controller, port and device of a machine's disk: IDE has two devices on each of two."""
+    """Return controller, port and device of a disk; IDE has two devices on each of two ports."""
     return (IDE, index // 2, index % 2) if index < 4 else (SATA, index - 4, 0)
 
 
@@ -306,7 +292,6 @@ OPERATIONS: dict[str, Operation] = {
     "machine.create": create,
     "machine.prepare": prepare,
     "machine.launch": launch,
-    "machine.launched": launched,
     "machine.power_button": _on_console(lambda console: console.power_button()),
     "machine.pause": _on_console(lambda console: console.pause(), unless="Paused"),
     "machine.resume": _on_console(lambda console: console.resume(), unless="Running"),
