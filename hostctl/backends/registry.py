@@ -38,9 +38,8 @@ def new_options(kind: str, name: str, connect: str | None) -> dict[str, Any]:
 
         return Machine.new(name, connect).to_json()
     if connect is not None:
-        raise ConfigError(
-            f"back end {kind!r} connects to nothing", hint="use --backend libvirt or virtualbox"
-        )
+        hint = "use --backend libvirt or virtualbox"
+        raise ConfigError(f"back end {kind!r} connects to nothing", hint=hint)
     return {}
 
 
