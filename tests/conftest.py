@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.qga import BINARY
+from tests.virtualbox import laboratory
 
 if TYPE_CHECKING:
     from tests.libvirt.daemon import Daemon
@@ -73,6 +74,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "sshd": Part(lambda: Path("/usr/sbin/sshd").exists(), "apt-get install openssh-server"),
     "nc": _program("nc", "netcat-openbsd"),
+    "virtualbox-lab": Part(laboratory.is_possible, laboratory.MISSING),
 }
 """Names for `@pytest.mark.needs(...)`."""
 
