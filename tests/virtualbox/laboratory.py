@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from hostctl.backends.virtualbox.place import Place
+
 from . import keeper
 
 __all__ = ["CACHE", "MANAGE", "MISSING", "PASSWORD", "PYTHON", "Lab", "is_possible"]
@@ -88,6 +90,11 @@ class Lab:
             self._folder.cleanup()
             sockets = Path(tempfile.gettempdir(), f".vbox-{self.folder.name}-ipc")
             shutil.rmtree(sockets, ignore_errors=True)
+
+    @property
+    def place(self) -> Place:
+        """Where hostctl finds this VirtualBox."""
+        return Place(self.prefix, python=PYTHON, manage=MANAGE)
 
     @property
     def environ(self) -> Mapping[str, str]:

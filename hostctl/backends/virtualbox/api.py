@@ -104,7 +104,11 @@ class ApiDriver:
         await self._call("machine.reset", machine)
 
     async def power_off(self, machine: str, timeout_s: float) -> None:
-        await self._call("machine.power_off", machine, within_s=timeout_s, timeout_s=timeout_s + 1)
+        # Not a moment longer: whoever hangs is ended by other means.
+        limit_s = timeout_s + 1
+        await self.bridge.call(
+            "machine.power_off", timeout_s=limit_s, machine=machine, within_s=timeout_s
+        )
 
     async def save_state(self, machine: str) -> None:
         await self._call("machine.save_state", machine, timeout_s=CREATE_S)

@@ -41,7 +41,7 @@ from .driver import Blueprint, Driver, UartPlan
 from .faults import BridgeDied, NotFound, VirtualBoxError
 from .folder import Folders
 from .frozen import vm_process
-from .seen import Look, Saved, VmState
+from .seen import Disk, Look, Saved, VmState
 from .target import CAPABILITIES, Target
 
 if TYPE_CHECKING:
@@ -55,10 +55,8 @@ logger = logging.getLogger(__name__)
 
 LAST_LINES: Final = 60
 LOOK_S: Final = 0.1
-POWER_OFF_S: Final = (
-    20.0  # it takes a tenth of a second; and 15 s if somebody refers to its console
-)
-HUNG_S: Final = 3.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
+POWER_OFF_S: Final = 20.0  # it takes 0.1 s, but 15 s while somebody refers to its console
+HUNG_S: Final = 8.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
 GONE_S: Final = 20.0  # until VBoxSVC has noticed that
 MAX_CONSOLE: Final = 64 << 20  # the guest writes it, and must not fill the host's disk
 TURN_RESET: Final = "VBoxInternal2/TurnResetIntoPowerOff"  # heeded by a machine that runs, too
@@ -314,18 +312,13 @@ class VirtualBoxBackend:
         except NotFound:
             return BackendReport(hypervisor=f"{where} (gone)")
         look = await self._look()
-        report = BackendReport(
-            disks=self._disks(
-                [(one.path, one.virtual_bytes, one.used_bytes) for one in view.disks]
-            ),
-            hypervisor=where,
-        )
+        report = BackendReport(disks=self._disks(view.disks), hypervisor=where)
         if not look.state.as_ours.is_alive:
             return report
         accel, nics = await self._live()
         return replace(
             report,
-            pid=look.pid,
+            pid=vm_process(self.target.id) or look.pid,
             uptime_s=self.uptime_s(),
             accel=accel,
             accel_reason="asked for" if self._spec.accel == accel else None,
@@ -445,13 +438,13 @@ class VirtualBoxBackend:
         nics = tuple(Nic(nic.kind, f"slot {nic.slot}, {nic.to}") for nic in live.nics)
         return ENGINES.get(engine), nics
 
-    def _disks(self, shown: Sequence[tuple[str, int, int]]) -> tuple[DiskReport, ...]:
+    def _disks(self, shown: Sequence[Disk]) -> tuple[DiskReport, ...]:
         from ..report import DiskReport
 
-        disks = self._spec.disks
+        bases = [disk.base for disk in self._spec.disks] + [None] * len(shown)
         return tuple(
-            DiskReport(Path(path), disks[at].base if at < len(disks) else None, virtual, used)
-            for at, (path, virtual, used) in enumerate(shown)
+            DiskReport(Path(one.path), base, one.virtual_bytes, one.used_bytes)
+            for one, base in zip(shown, bases, strict=False)
         )
 
     def _uarts(self) -> tuple[UartPlan, ...]:

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.resources import files
 from typing import Any, NoReturn
@@ -218,10 +220,9 @@ class Bridge:
         raise DeadlineExceeded(f"{what}: {self.place} did not answer within {timeout_s:g} s")
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        # Its pipes are its own, so that they end with it; but a prefix may have left a child.
+        # The group: a prefix may have made the bridge a child of its own. VBoxSVC is in another.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -240,7 +241,8 @@ class Bridge:
                         self._waiting[message.id].put_nowait(message)
         except WireError as err:
             logger.error("bridge %d: %s", process.pid, err)
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         for queue in tuple(self._waiting.values()):
             queue.put_nowait(Failure(GREETING, "died", self._epitaph()))

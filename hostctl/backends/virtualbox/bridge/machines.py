@@ -181,9 +181,14 @@ def connect_uart(box: Any, machine: str, *, slot: int, mode: str, path: str) -> 
         unlock(session)
 
 
-def set_extra(box: Any, machine: str, *, key: str, value: str) -> None:
+def set_extra(box: Any, machine: str, *, key: str, value: str) -> Steps:
     """Set extra data, which a machine that runs hears of; "" removes it."""
-    find(box, machine).set_extra_data(key, value)
+    found = find(box, machine)
+    session = yield from locked(box, found, shared=is_locked(box, found))
+    try:
+        session.machine.set_extra_data(key, value)
+    finally:
+        unlock(session)
 
 
 def _on_console(work: Callable[[Any], Any], unless: str = "") -> Operation:
