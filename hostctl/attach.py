@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from hostctl_channels.console import ConsoleChannel
-from hostctl_channels.errors import ChannelError, HostctlError, PortsBusy
+from hostctl_channels.errors import ChannelError, HostctlError, PortsBusy, ProtocolError
 from hostctl_channels.interface import Capability, Command, PutOptions
 from hostctl_channels.ports import PORTS, SERIAL
 from hostctl_guestside import agent, attach_script
@@ -256,7 +256,7 @@ async def _answers(line: Line, site: Site) -> bool:
     channel = line.open(site)
     try:
         await channel.connect(GONE_S)
-    except PortsBusy:
+    except (PortsBusy, ProtocolError):  # it ends just now, its last words among a login's
         return True
     except ChannelError:
         return False

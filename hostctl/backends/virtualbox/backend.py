@@ -203,6 +203,9 @@ class VirtualBoxBackend:
         await (await self.driver()).save_state(self.target.id)
         self._forget()
 
+    async def is_saved(self) -> bool:
+        return (await self._look()).state in (VmState.SAVED, VmState.ABORTED_SAVED)
+
     async def pause(self) -> None:
         await (await self.driver()).pause(self.target.id)
 
