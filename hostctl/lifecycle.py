@@ -41,6 +41,7 @@ MOVES = MappingProxyType(
         (_CRASHED, "stop"): _STOPPED,
         (_RUNNING, "stop"): _STOPPED,
         (_PAUSED, "stop"): _STOPPED,
+        (_STOPPED, "save"): _STOPPED,
         (_RUNNING, "save"): _STOPPED,
         (_PAUSED, "save"): _STOPPED,
         (_RUNNING, "pause"): _PAUSED,

@@ -205,16 +205,20 @@ class Machine(Guest):
     async def save(self) -> None:
         """Write the guest's memory to disk and stop; the next start goes on from there.
 
+        Fine when it is stopped.
+
         Raises:
             Unsupported: its hypervisor cannot do that.
             BackendError: it was not saved, and goes on.
         """
         async with self._locked("save"):
-            guard(self.name, await self._backend.settle(), "save")
+            state = await self._backend.settle()
+            guard(self.name, state, "save")
             if not isinstance(self._backend, Saves):
                 raise _cannot("save memory to disk")
-            await self._backend.save()
-            self._pulse.cut()
+            if state.is_alive:
+                await self._backend.save()
+                self._pulse.cut()
         await self.close()
 
     async def pause(self) -> None:

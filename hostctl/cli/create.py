@@ -55,7 +55,7 @@ def _image(args: argparse.Namespace, disks: tuple[DiskSpec, ...]) -> str | None:
     if args.kernel or args.image == NO_IMAGE:
         return None
     if args.image or args.backend == "virtualbox":  # which boots no kernel by itself
-        return args.image
+        return str(args.image) if args.image else None
     return None if any(disk.base for disk in disks) else DEFAULT_IMAGE
 
 
