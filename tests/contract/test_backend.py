@@ -6,7 +6,6 @@ told apart with no agent. The caller's part (locks, the epoch) is played by the 
 
 import asyncio
 import os
-import shlex
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -131,9 +130,9 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kin
         return Kind("qemu", None)
     lab: Lab = request.getfixturevalue("lab")
     monkeypatch.setenv("HOSTCTL_VBOX_API", "manage" if request.param == "VBoxManage" else "api")
-    monkeypatch.setenv("HOSTCTL_VBOX_PYTHON", lab.place.python)
-    monkeypatch.setenv("HOSTCTL_VBOX_MANAGE", lab.place.manage)
-    return Kind("virtualbox", shlex.join(lab.prefix), frozenset({SERIAL, CONSOLE}))
+    for name, value in lab.settings.items():
+        monkeypatch.setenv(name, value)
+    return Kind("virtualbox", None, frozenset({SERIAL, CONSOLE}))
 
 
 @pytest.fixture
