@@ -221,7 +221,7 @@ class ManageDriver:
                 return Disk(
                     path=path,
                     kind=kind,
-                    base=vminfo.base_of(_read(settings), id),
+                    base=_beside(settings, vminfo.base_of(_read(settings), id)),
                     virtual_bytes=_size(found.get("Capacity", "")),
                     used_bytes=os.path.getsize(path),  # noqa: ASYNC240 one look at a local file
                 )
@@ -265,6 +265,11 @@ class ManageDriver:
             if found := shutil.which(program):
                 return found
         raise ToolMissing(PROGRAMS[0], hint="install VirtualBox, or name it in HOSTCTL_VBOX_MANAGE")
+
+
+def _beside(settings: str, path: str | None) -> str | None:
+    """Return an absolute path: those in a settings file are relative to it where they can be."""
+    return None if path is None else os.path.join(os.path.dirname(settings), path)
 
 
 def _read(path: str) -> str:
