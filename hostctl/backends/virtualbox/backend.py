@@ -279,7 +279,10 @@ class VirtualBoxBackend:
 
     async def delete_snapshot(self, tag: str, timeout_s: float) -> None:
         snapshot = await self._require(tag)
-        await (await self.driver()).delete_snapshot(self.target.id, snapshot.id, timeout_s)
+        try:
+            await (await self.driver()).delete_snapshot(self.target.id, snapshot.id, timeout_s)
+        except VirtualBoxError as err:  # it has children in plenty, or clones
+            raise SnapshotError(str(err), tag, hint="delete newer snapshots first") from err
 
     async def clone(self, name: str, files: MachineFiles, tag: str | None) -> Mapping[str, Any]:
         """Make a linked clone of a snapshot, `tag` or the newest; return the clone's options.
