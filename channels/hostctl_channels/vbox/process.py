@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..deadline import Deadline, Timeline
 from ..errors import ChannelTimeout, HostctlError, LocalProtocolError
 from ..interface import STDERR, Buffer, Command, ExitStatus, Pulse
-from ..qga.script import SLAY, Oops, script_call
+from ..qga.script import Oops
 from .control import Piece, Session
 
 __all__ = ["VboxProcess", "run"]
@@ -29,6 +29,8 @@ _TERM_S: Final = 2.0  # between TERM and KILL, as our own agent does
 _STRIKE_S: Final = 30.0  # to send a signal, in a guest under load
 _END_S: Final = 15.0  # to kill a command and see it end
 _MAX_OOPS: Final = 1000
+# VBoxService (7.2) gives each command a process group of its own; the pid alone if it does not.
+_KILL: Final = b'kill -s "$1" -- "-$2" 2>/dev/null || kill -s "$1" "$2" 2>/dev/null'
 
 
 async def run(
@@ -179,9 +181,9 @@ class VboxProcess:
 
     async def _strike(self, signal: str) -> None:
         """Send a signal to the command and all it started: by a script, for there is no call."""
-        call = script_call(SLAY, None, (signal.encode(), b"%d" % self._pid))
+        argv = (b"/bin/sh", b"-c", _KILL, b"sh", signal.encode(), b"%d" % self._pid)
         async with Deadline(self._pulse, _STRIKE_S, f"signal {self._command}"):
-            await run(self._session, (call.path, *call.words), b"", 0)
+            await run(self._session, argv, b"", 0)
 
     # --- for the user ---------------------------------------------------------------------------
 
