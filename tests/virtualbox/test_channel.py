@@ -1,11 +1,11 @@
 """The suite of channels over a real VirtualBox: guest control, and the agent on its UART."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from hostctl.backends.virtualbox.guest import BridgedControl
 from hostctl.backends.virtualbox.place import Place
@@ -22,6 +22,7 @@ from .laboratory import PASSWORD, PYTHON, Lab
 from .machine import LabMachine
 
 READY_S = 60
+UART_BYTES = 20_000  # 5 KB/s is what an interpreted 16550 carries
 pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
 
 
@@ -41,34 +42,37 @@ def uart(machine: LabMachine, locks: Path) -> StagedChannel:
     return serial_agent(UnixEndpoint(machine.agent_path), locks, StillPulse())
 
 
-@pytest.fixture(scope="session")
-def ready(booted: LabMachine) -> LabMachine:
-    """Return the machine with its services started; tests of the suite leave it so."""
-    booted.restore()
-    return booted
-
-
 async def _folder(channel: VboxChannel | StagedChannel) -> bytes:
     folder = b"/tmp/" + os.urandom(4).hex().encode()
     (await channel.exec(Command.of("mkdir", folder))).check()
     return folder
 
 
+@pytest.mark.asyncio(loop_scope="class")  # one session for all: it costs as much as three tests
 class TestGuestControl(ChannelContract):
-    @pytest.fixture
-    async def subject(self, ready: LabMachine) -> AsyncIterator[Subject]:
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    async def channel(self, ready: LabMachine) -> AsyncIterator[VboxChannel]:
         channel = guest_control(ready)
         await channel.connect(READY_S)
-        yield Subject(channel, await _folder(channel))
+        yield channel
         await channel.close()
 
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def subject(self, channel: VboxChannel) -> Subject:
+        return Subject(channel, await _folder(channel))
 
+
+@pytest.mark.asyncio(loop_scope="class")
 class TestAgentOnUart(ChannelContract):
-    @pytest.fixture
-    async def subject(self, ready: LabMachine, tmp_path: Path) -> AsyncIterator[Subject]:
-        channel = uart(ready, tmp_path)
-        async with asyncio.timeout(READY_S):
-            await channel.connect(READY_S)
-            folder = await _folder(channel)
-        yield Subject(channel, folder)
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    async def channel(
+        self, ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
+    ) -> AsyncIterator[StagedChannel]:
+        channel = uart(ready, tmp_path_factory.mktemp("locks"))
+        await channel.connect(READY_S)
+        yield channel
         await channel.close()
+
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def subject(self, channel: StagedChannel) -> Subject:
+        return Subject(channel, await _folder(channel), UART_BYTES)
