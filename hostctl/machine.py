@@ -18,11 +18,20 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hostctl_channels.ports import PORTS
 
-from .backends.interface import CONSOLE, Backend, MachineSpec, Progress, check_tag
+from .backends.interface import (
+    CONSOLE,
+    Backend,
+    Clones,
+    MachineSpec,
+    Progress,
+    Saves,
+    Shows,
+    check_tag,
+)
 from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
 from .errors import (
     BackendError,
@@ -33,6 +42,7 @@ from .errors import (
     MachineNotFound,
     SnapshotExists,
     SnapshotNotFound,
+    Unsupported,
 )
 from .guest import Guest
 from .lifecycle import MachineState, guard
@@ -162,6 +172,7 @@ class Machine(Guest):
         async with self._locked("start"):
             state = await self._backend.settle()
             guard(self.name, state, "start")
+            is_old = not state.is_alive and await self._is_saved()
             if not state.is_alive:
                 self._pulse.cut()
                 await self._backend.launch(stop_on_reboot=wait, progress=progress)
@@ -174,6 +185,8 @@ class Machine(Guest):
             async with self._locked("start"):
                 if (await self._backend.state()).is_alive:
                     await self._backend.allow_reboot()
+            if is_old:
+                await self._refresh()
 
     async def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
         """Stop the machine: by power button, by its agent, after `timeout_s` by force.
@@ -187,6 +200,25 @@ class Machine(Guest):
                 logger.warning("machine %s did not stop within %g s: killed", self.name, timeout_s)
             await self._backend.kill()
             self._pulse.cut()
+        await self.close()
+
+    async def save(self) -> None:
+        """Write the guest's memory to disk and stop; the next start goes on from there.
+
+        Fine when it is stopped.
+
+        Raises:
+            Unsupported: its hypervisor cannot do that.
+            BackendError: it was not saved, and goes on.
+        """
+        async with self._locked("save"):
+            state = await self._backend.settle()
+            guard(self.name, state, "save")
+            if not isinstance(self._backend, Saves):
+                raise _cannot("save memory to disk")
+            if state.is_alive:
+                await self._backend.save()
+                self._pulse.cut()
         await self.close()
 
     async def pause(self) -> None:
@@ -290,6 +322,27 @@ class Machine(Guest):
             directory=self.directory,
             console_log=self.console_log,
         )
+
+    async def screenshot(self) -> bytes:
+        """Return what is on the screen of the machine, which is alive, as a PNG.
+
+        Raises:
+            Unsupported: its hypervisor gives it none.
+        """
+        if not isinstance(self._backend, Shows):
+            raise _cannot("show a screen")
+        return await self._backend.screenshot()
+
+    async def clone_into(self, files: MachineFiles, tag: str | None) -> Mapping[str, Any]:
+        """Make a linked clone of snapshot `tag`, or of the newest; return its back end's options.
+
+        `files` are the clone's; see Controller.clone.
+        """
+        async with self._locked("clone"):
+            await self._backend.settle()
+            if not isinstance(self._backend, Clones):
+                raise _cannot("clone")
+            return await self._backend.clone(files.name, files, tag)
 
     # Ways in
 
@@ -585,6 +638,9 @@ class Machine(Guest):
             logger.info("machine %s: poweroff by its agent: %s", self.name, err)
         return await self._backend.wait_gone(max(0.0, deadline - time.monotonic()))
 
+    async def _is_saved(self) -> bool:
+        return isinstance(self._backend, Saves) and await self._backend.is_saved()
+
     async def _snapshot(self, tag: str) -> Snapshot:
         for snapshot in await self._backend.snapshots():
             if snapshot.tag == tag:
@@ -633,6 +689,10 @@ def __getattr__(name: str) -> object:
 
         return MachineReport
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _cannot(what: str) -> Unsupported:
+    return Unsupported(f"this machine's hypervisor cannot {what}", what)
 
 
 def _telling(console: str) -> str:

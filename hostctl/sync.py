@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .backends.report import Snapshot
     from .guest import Env, LocalPath
     from .report import MachineReport
+    from .state import MachineFiles
 
 __all__ = ["Controller", "Machine", "Process"]
 
@@ -78,9 +79,20 @@ class Controller:
         made = self._async.create(spec, backend=backend, connect=connect)
         return Machine(self._loop, self._loop.call(made))
 
-    def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
-        found = self._async.adopt(domain, connect=connect, name=name)
+    def adopt(
+        self,
+        domain: str,
+        *,
+        connect: str | None = None,
+        name: str | None = None,
+        backend: str = "libvirt",
+    ) -> Machine:
+        found = self._async.adopt(domain, connect=connect, name=name, backend=backend)
         return Machine(self._loop, self._loop.call(found))
+
+    def clone(self, machine: str, name: str, *, snapshot: str | None = None) -> Machine:
+        made = self._async.clone(machine, name, snapshot=snapshot)
+        return Machine(self._loop, self._loop.call(made))
 
     def adopt_foreign(
         self, name: str, *, monitor: Path | None = None, lines: Mapping[str, str] | None = None
@@ -150,6 +162,9 @@ class Machine:
     def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
         self._loop.call(self._async.stop(force=force, timeout_s=timeout_s))
 
+    def save(self) -> None:
+        self._loop.call(self._async.save())
+
     def pause(self) -> None:
         self._loop.call(self._async.pause())
 
@@ -188,6 +203,12 @@ class Machine:
 
     def describe(self) -> MachineReport:
         return self._loop.call(self._async.describe())
+
+    def screenshot(self) -> bytes:
+        return self._loop.call(self._async.screenshot())
+
+    def clone_into(self, files: MachineFiles, tag: str | None) -> Mapping[str, Any]:
+        return self._loop.call(self._async.clone_into(files, tag))
 
     def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
         self._loop.call(self._async.save_snapshot(tag, quiesce=quiesce))

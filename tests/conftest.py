@@ -113,6 +113,13 @@ def libvirtd() -> "Iterator[Daemon]":
         yield daemon
 
 
+@pytest.fixture(scope="session")
+def lab() -> "Iterator[laboratory.Lab]":
+    """Return a VirtualBox that runs for all tests that ask for it, and only for them."""
+    with laboratory.Lab() as lab:
+        yield lab
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give machines time: a `vm` test without a timeout of its own gets `VM_TIMEOUT_S`."""
     for item in items:

@@ -285,6 +285,9 @@ class Saves(Protocol):
     async def save(self) -> None:
         """Do so; the next `launch` goes on from there. On failure it runs as before."""
 
+    async def is_saved(self) -> bool:
+        """Tell whether the next `launch` goes on from a memory that was saved."""
+
 
 @runtime_checkable
 class Clones(Protocol):

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..state import MachineFiles
 from .interface import Backend, MachineSpec
 
-__all__ = ["BACKENDS", "new_options", "open_backend"]
+__all__ = ["ADOPTERS", "BACKENDS", "find", "new_options", "open_backend"]
 
 BACKENDS = MappingProxyType(
     {
@@ -21,6 +21,25 @@ BACKENDS = MappingProxyType(
         "foreign": ".qemu.foreign:ForeignBackend",
     }
 )
+
+
+ADOPTERS = ("libvirt", "virtualbox")
+"""Back ends that take machines of somebody else's."""
+
+
+async def find(
+    kind: str, machine: str, connect: str | None, name: str | None
+) -> tuple[dict[str, Any], MachineSpec]:
+    """Return the options and the spec of a machine that somebody else made, as machine `name`.
+
+    Raises:
+        ConfigError: there is none, its name cannot be a machine's, or no such back end adopts.
+    """
+    if kind not in ADOPTERS:
+        raise ConfigError(f"back end {kind!r} adopts nothing", hint=f"use one of {ADOPTERS}")
+    adopter = import_module(f".{kind}.adopt", __package__)
+    target, spec = await adopter.find(machine, connect, name)
+    return target.to_json(), spec
 
 
 def new_options(kind: str, name: str, connect: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`hostctl adopt`: a libvirt domain that is there becomes a machine; it is not touched."""
+"""`hostctl adopt`: what libvirt or VirtualBox has becomes a machine; it is not touched."""
 
 import argparse
 
@@ -6,13 +6,15 @@ from . import opening, render
 
 
 def adopt(args: argparse.Namespace) -> int:
-    """Take a domain as a machine."""
+    """Take it."""
     return opening.run(_adopt(args))
 
 
 async def _adopt(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        machine = await controller.adopt(args.domain, connect=args.connect, name=args.name)
+        machine = await controller.adopt(
+            args.domain, connect=args.connect, name=args.name, backend=args.backend
+        )
         state = (await machine.state()).value
     if args.json:
         render.json_out({"name": machine.name, "domain": args.domain, "state": state})

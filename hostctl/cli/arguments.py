@@ -31,7 +31,8 @@ def create(parser: argparse.ArgumentParser) -> None:
     boot.add_argument(
         "--image",
         metavar="IMAGE",
-        help="an image by name (default: tiny); built when it is not there yet",
+        help="an image by name, built when it is not there yet (default: tiny, unless --disk names "
+        "a file to boot); none: the firmware looks for something to boot",
     )
     _add_file(boot, "--kernel", metavar="FILE", help="boot this kernel instead of an image")
     _add_file(boot, "--initrd", metavar="FILE", help="initial RAM disk for --kernel")
@@ -59,7 +60,8 @@ def create(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="FILE[,size=SIZE][,format=qcow2|raw]: a disk image, itself left untouched, for writes "
-        "go to an overlay; or size=SIZE: an empty disk; repeatable",
+        "go to an overlay; or size=SIZE: an empty disk; repeatable; of VirtualBox: vdi, vmdk, vhd, "
+        "raw, which are copied, or iso, a CD",
     )
     shape.add_argument(
         "--accel",
@@ -77,9 +79,9 @@ def create(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--backend",
-        choices=("qemu", "libvirt"),
+        choices=("qemu", "libvirt", "virtualbox"),
         default="qemu",
-        help="a QEMU of its own (default), or a domain of libvirt",
+        help="a QEMU of its own (default), a domain of libvirt, or a machine of VirtualBox",
     )
     _add_connect(where)
     parser.add_argument("--start", action="store_true", help="start it, and wait until it answers")
@@ -135,7 +137,17 @@ def caps(parser: argparse.ArgumentParser) -> None:
 
 def adopt(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl adopt`."""
-    parser.add_argument("domain", metavar="DOMAIN", help="a domain of libvirt, by name or uuid")
+    parser.add_argument(
+        "domain",
+        metavar="DOMAIN",
+        help="a domain of libvirt or a machine of VirtualBox, by name or uuid",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("libvirt", "virtualbox"),
+        default="libvirt",
+        help="whose (default: libvirt)",
+    )
     _add_connect(parser)
     parser.add_argument(
         "--name", metavar="NAME", help="what to call the machine (default: the domain's name)"
@@ -156,7 +168,13 @@ def start(parser: argparse.ArgumentParser) -> None:
 def stop(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl stop`."""
     _add_names(parser)
-    parser.add_argument("-f", "--force", action="store_true", help="pull the plug now")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-f", "--force", action="store_true", help="pull the plug now")
+    how.add_argument(
+        "--save",
+        action="store_true",
+        help="write memory to disk, for the next start to go on from (VirtualBox only)",
+    )
     _add_timeout(parser, "how long the guest may take before the plug is pulled (default: 30s)", 30)
     _add_json(parser)
 
@@ -181,10 +199,26 @@ def delete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--undefine",
         action="store_true",
-        help="of an adopted domain, which is only forgotten otherwise: remove it from libvirt; its "
-        "disks stay",
+        help="of an adopted machine, which is only forgotten otherwise: remove it from its "
+        "hypervisor; its disks stay",
     )
     _add_json(parser)
+
+
+def clone(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl clone`."""
+    _add_name(parser)
+    parser.add_argument("new", metavar="NEW", help="what to call it: letters, digits, dots, dashes")
+    parser.add_argument(
+        "--snapshot", metavar="TAG", help="the snapshot it begins with (default: the newest)"
+    )
+    _add_json(parser)
+
+
+def screenshot(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl screenshot`."""
+    _add_name(parser)
+    _add_file(parser, "file", metavar="FILE", help="where to: a PNG, or - for standard output")
 
 
 def list_(parser: argparse.ArgumentParser) -> None:
@@ -386,7 +420,7 @@ def _add_connect(parser: _Container) -> None:
         "--connect",
         metavar="URI",
         help="the libvirt to use, such as qemu:///system or qemu+ssh://root@host/system (default: "
-        "the one of virsh)",
+        "the one of virsh); of VirtualBox: words to put before its programs",
     )
 
 

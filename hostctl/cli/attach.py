@@ -106,7 +106,7 @@ def _name_of(target: str) -> str:
 
 def _keep_login(machine: Machine, args: argparse.Namespace) -> None:
     if args.login:
-        machine.set_login(args.login)
+        machine.set_login(Path(args.login))
         return
     import json
 

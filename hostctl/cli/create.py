@@ -12,6 +12,7 @@ from . import opening, render, units
 from .exits import UsageError
 
 DEFAULT_IMAGE: Final = "tiny"
+NO_IMAGE: Final = "none"
 _DISK_KEYS: Final = ("size", "format")
 
 
@@ -37,7 +38,7 @@ def spec_of(args: argparse.Namespace) -> MachineSpec:
     disks = tuple(map(parse_disk, args.disk))
     return MachineSpec(
         name=args.name,
-        image=None if args.kernel else args.image or (None if disks else DEFAULT_IMAGE),
+        image=_image(args, disks),
         kernel=_file(args.kernel),
         initrd=_file(args.initrd),
         append=args.append or "",
@@ -47,6 +48,15 @@ def spec_of(args: argparse.Namespace) -> MachineSpec:
         accel=args.accel,
         extra_args=tuple(args.qemu_arg),
     )
+
+
+def _image(args: argparse.Namespace, disks: tuple[DiskSpec, ...]) -> str | None:
+    """Return the named image; or else the default, unless a disk holds something to boot."""
+    if args.kernel or args.image == NO_IMAGE:
+        return None
+    if args.image or args.backend == "virtualbox":  # which boots no kernel by itself
+        return str(args.image) if args.image else None
+    return None if any(disk.base for disk in disks) else DEFAULT_IMAGE
 
 
 def parse_disk(text: str) -> DiskSpec:

@@ -41,6 +41,12 @@ def test_a_disk_alone_boots_itself() -> None:
     assert spec("web --disk /d.qcow2 --image tiny").image == "tiny"
 
 
+def test_an_empty_disk_boots_nothing_so_the_image_does() -> None:
+    assert spec("web --disk size=64M").image == "tiny"
+    assert spec("web --disk size=64M --disk /d.qcow2").image is None
+    assert spec("web --disk size=64M --image none --qemu-arg=-cdrom").image is None
+
+
 def test_words_for_qemu_pass_in_order() -> None:
     assert spec("web --qemu-arg=-name --qemu-arg=other").extra_args == ("-name", "other")
 

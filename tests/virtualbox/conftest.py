@@ -1,4 +1,4 @@
-"""The lab, and one machine in it, booted once; tests that change it get it restored."""
+"""One machine in the lab, booted once; tests that change it get it restored."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,6 @@ import pytest
 
 from .laboratory import Lab
 from .machine import LabMachine
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Return a VirtualBox that runs for all tests that ask for it, and only for them."""
-    with Lab() as lab:
-        yield lab
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ sockets. Paths below the temporary folder, the lab's cache and the project are t
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from hostctl.backends.virtualbox.place import Place
 
 from . import keeper
 
@@ -88,6 +91,20 @@ class Lab:
             self._folder.cleanup()
             sockets = Path(tempfile.gettempdir(), f".vbox-{self.folder.name}-ipc")
             shutil.rmtree(sockets, ignore_errors=True)
+
+    @property
+    def place(self) -> Place:
+        """Where hostctl finds this VirtualBox."""
+        return Place(self.prefix, python=PYTHON, manage=MANAGE)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The same, as hostctl reads it from its environment."""
+        return {
+            "HOSTCTL_VBOX_PREFIX": shlex.join(self.prefix),
+            "HOSTCTL_VBOX_PYTHON": PYTHON,
+            "HOSTCTL_VBOX_MANAGE": MANAGE,
+        }
 
     @property
     def environ(self) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hostctl_channels.links.stream import UnixEndpoint
-from hostctl_channels.ports import SERIAL
+from hostctl_channels.ports import GUEST_CONTROL, SERIAL
 
 from ...errors import (
     BackendError,
@@ -41,8 +41,8 @@ from .driver import Blueprint, Driver, UartPlan
 from .faults import BridgeDied, NotFound, VirtualBoxError
 from .folder import Folders
 from .frozen import vm_process
-from .seen import Look, Saved, VmState
-from .target import CAPABILITIES, Target
+from .seen import Disk, Look, Saved, VmState
+from .target import CAPABILITIES, Target, way_of
 
 if TYPE_CHECKING:
     from hostctl_channels.links.interface import Endpoint
@@ -55,10 +55,8 @@ logger = logging.getLogger(__name__)
 
 LAST_LINES: Final = 60
 LOOK_S: Final = 0.1
-POWER_OFF_S: Final = (
-    20.0  # it takes a tenth of a second; and 15 s if somebody refers to its console
-)
-HUNG_S: Final = 3.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
+POWER_OFF_S: Final = 20.0  # it takes 0.1 s, but 15 s while somebody refers to its console
+HUNG_S: Final = 8.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
 GONE_S: Final = 20.0  # until VBoxSVC has noticed that
 MAX_CONSOLE: Final = 64 << 20  # the guest writes it, and must not fill the host's disk
 TURN_RESET: Final = "VBoxInternal2/TurnResetIntoPowerOff"  # heeded by a machine that runs, too
@@ -205,6 +203,9 @@ class VirtualBoxBackend:
         await (await self.driver()).save_state(self.target.id)
         self._forget()
 
+    async def is_saved(self) -> bool:
+        return (await self._look()).state in (VmState.SAVED, VmState.ABORTED_SAVED)
+
     async def pause(self) -> None:
         await (await self.driver()).pause(self.target.id)
 
@@ -314,18 +315,13 @@ class VirtualBoxBackend:
         except NotFound:
             return BackendReport(hypervisor=f"{where} (gone)")
         look = await self._look()
-        report = BackendReport(
-            disks=self._disks(
-                [(one.path, one.virtual_bytes, one.used_bytes) for one in view.disks]
-            ),
-            hypervisor=where,
-        )
+        report = BackendReport(disks=self._disks(view.disks), hypervisor=where)
         if not look.state.as_ours.is_alive:
             return report
         accel, nics = await self._live()
         return replace(
             report,
-            pid=look.pid,
+            pid=vm_process(self.target.id) or look.pid,
             uptime_s=self.uptime_s(),
             accel=accel,
             accel_reason="asked for" if self._spec.accel == accel else None,
@@ -350,6 +346,10 @@ class VirtualBoxBackend:
         found: dict[str, Endpoint] = {name: UnixEndpoint(path) for name, path in lines.items()}
         if not self.is_adopted:
             found[CONSOLE] = self._console_endpoint()
+        if way_of() != "manage":  # VBoxManage alone cannot keep a session
+            from .guest import GuestEndpoint
+
+            found[GUEST_CONTROL] = GuestEndpoint(self.target.place, self.target.id)
         return found
 
     async def plug(self, names: Sequence[str]) -> None:
@@ -445,13 +445,13 @@ class VirtualBoxBackend:
         nics = tuple(Nic(nic.kind, f"slot {nic.slot}, {nic.to}") for nic in live.nics)
         return ENGINES.get(engine), nics
 
-    def _disks(self, shown: Sequence[tuple[str, int, int]]) -> tuple[DiskReport, ...]:
+    def _disks(self, shown: Sequence[Disk]) -> tuple[DiskReport, ...]:
         from ..report import DiskReport
 
-        disks = self._spec.disks
+        bases = [disk.base for disk in self._spec.disks] + [None] * len(shown)
         return tuple(
-            DiskReport(Path(path), disks[at].base if at < len(disks) else None, virtual, used)
-            for at, (path, virtual, used) in enumerate(shown)
+            DiskReport(Path(one.path), base, one.virtual_bytes, one.used_bytes)
+            for one, base in zip(shown, bases, strict=False)
         )
 
     def _uarts(self) -> tuple[UartPlan, ...]:

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.resources import files
 from typing import Any, NoReturn
@@ -116,13 +118,12 @@ class Bridge:
 
         `timeout_s` is for each piece. Leaving it early cancels the operation. Errors as in `call`.
         """
-        await self.connect()
         self._last_id += 1
         key = self._last_id
         queue: asyncio.Queue[Answer | Failure] = asyncio.Queue()
         self._waiting[key] = queue
         try:
-            await self._send(encode(Request(key, op, args, body)), op)
+            await self._deliver(encode(Request(key, op, args, body)), op)
             yield self._answers(key, queue, op, timeout_s)
         finally:
             if self._waiting.pop(key, None) is not None:
@@ -177,6 +178,16 @@ class Bridge:
             self._waiting.pop(GREETING, None)
         logger.debug("bridge %d: VirtualBox %s", process.pid, self.greeting["version"])
 
+    async def _deliver(self, data: bytes, op: str) -> None:
+        """Send a request; to a fresh bridge if this one is found dead, for it has done nothing."""
+        await self.connect()
+        try:
+            await self._send(data, op)
+        except BridgeDied:
+            await self._bury()
+            await self.connect()
+            await self._send(data, op)
+
     async def _send(self, data: bytes, what: str) -> None:
         process = self._process
         if process is None or process.stdin is None:
@@ -203,6 +214,8 @@ class Bridge:
                 await self._give_up(what, timeout_s)
             if isinstance(said, Failure):
                 self._waiting.pop(key, None)
+                if said.kind == "died":
+                    await self._bury()
                 raise translate(said, what)
             if not said.more:
                 self._waiting.pop(key, None)
@@ -212,16 +225,18 @@ class Bridge:
 
     async def _give_up(self, what: str, timeout_s: float | None) -> NoReturn:
         """End a bridge that hangs; everything else that waits for it fails too."""
+        await self._bury()
+        raise DeadlineExceeded(f"{what}: {self.place} did not answer within {timeout_s:g} s")
+
+    async def _bury(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             await self._reap(process)
-        raise DeadlineExceeded(f"{what}: {self.place} did not answer within {timeout_s:g} s")
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        # Its pipes are its own, so that they end with it; but a prefix may have left a child.
+        # The group: a prefix may have made the bridge a child of its own. VBoxSVC is in another.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -240,7 +255,8 @@ class Bridge:
                         self._waiting[message.id].put_nowait(message)
         except WireError as err:
             logger.error("bridge %d: %s", process.pid, err)
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         for queue in tuple(self._waiting.values()):
             queue.put_nowait(Failure(GREETING, "died", self._epitaph()))

@@ -46,8 +46,8 @@ class ConsoleEndpoint:
         try:
             await self._connect(UartPlan(0, "pipe", str(self._socket)))
             link = await self._reach()
-        except BackendError as err:
-            holder.close()
+        except (BackendError, TimeoutError) as err:
+            holder.close(done=True)
             raise ChannelClosed(f"the console cannot be reached: {err}") from err
         except BaseException:
             holder.close()
@@ -113,7 +113,11 @@ class _Holder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise
 
     def close(self, *, done: bool = False) -> None:
         if done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import BackendError, ToolMissing, Unsupported
+from ...errors import BackendError, DeadlineExceeded, ToolMissing, Unsupported
 from .bridge.wire import Failure
 
 __all__ = [
@@ -82,6 +82,8 @@ def translate(failure: Failure, what: str) -> BackendError:
         return Unsupported(f"{what}: {said}", what)
     if failure.kind.startswith("guest.") or failure.kind == "gone":
         return GuestFault(said, failure.kind.removeprefix("guest."))
+    if failure.kind == "late":
+        return DeadlineExceeded(f"{what}: {said}")
     if failure.kind == "died":
         return BridgeDied(f"{what}: {said}")
     if failure.kind == "bug":

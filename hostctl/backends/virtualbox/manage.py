@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -34,6 +35,7 @@ LOOK_S: Final = 0.1
 PORTS: Final = (("0x3f8", "4"), ("0x2f8", "3"), ("0x3e8", "4"), ("0x2e8", "3"))
 PROGRAMS: Final = ("VBoxManage", "/usr/lib/virtualbox/VBoxManage")
 ADAPTERS: Final = 8
+NOT_RUNNING: Final = "is not currently running"
 
 
 class ManageDriver:
@@ -57,15 +59,16 @@ class ManageDriver:
 
     async def view(self, machine: str) -> View:
         found = await self._info(machine)
+        settings = found["CfgFile"]
         return View(
             id=found["UUID"],
             name=found["name"],
             memory_mib=int(found["memory"]),
             cpus=int(found["cpus"]),
-            settings=found["CfgFile"],
+            settings=settings,
             nics=vminfo.nics(found),
             uarts=vminfo.uarts(found),
-            disks=tuple([await self._disk(*one) for one in vminfo.media(found)]),
+            disks=tuple([await self._disk(settings, *one) for one in vminfo.media(found)]),
         )
 
     async def live(self, machine: str) -> Live:
@@ -99,7 +102,7 @@ class ManageDriver:
     async def launch(self, machine: str, *, log: Path, frozen: bool = False) -> None:
         if frozen:
             program = str(Path(self._program()).with_name("VBoxHeadless"))
-            await start_paused((*self._place.prefix, program), machine, log, self.look)
+            await start_paused((*self._place.prefix, program), machine, log, self._glance)
         else:
             await self._run("start", "startvm", machine, "--type=headless", timeout_s=LONG_S)
 
@@ -119,9 +122,13 @@ class ManageDriver:
 
     async def power_off(self, machine: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        if (await self.look(machine)).is_locked:
+        try:
             await self._control(machine, "poweroff", timeout_s=timeout_s)
-        while (await self.look(machine)).is_locked:
+        except VirtualBoxError as err:
+            if NOT_RUNNING not in str(err):
+                raise
+        # Its process first: showvminfo locks the machine for a moment, and who lingers waits on.
+        while vm_process(machine) or (await self.look(machine)).is_locked:
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(f"machine {machine} is still locked after {timeout_s:g} s")
             await asyncio.sleep(LOOK_S)
@@ -154,8 +161,8 @@ class ManageDriver:
         await self._run("set extra data of", "setextradata", machine, key, *words)
 
     async def snapshots(self, machine: str) -> tuple[Saved, ...]:
-        settings = Path((await self._info(machine))["CfgFile"])
-        return vminfo.snapshots(settings.read_text("utf-8"))
+        settings = (await self._info(machine))["CfgFile"]
+        return vminfo.snapshots(_read(settings))
 
     async def save_snapshot(self, machine: str, tag: str, note: str, timeout_s: float) -> None:
         words = ("take", tag, f"--description={note}")
@@ -192,44 +199,43 @@ class ManageDriver:
         )
 
     async def _attach(self, id: str, index: int, path: str, kind: str, size_bytes: int) -> None:
+        # Apart, not as --name=VALUE: these two count their words.
         bus, port, device = ("ide", index // 2, index % 2) if index < 4 else ("sata", index - 4, 0)
         if index in (0, 4):
-            await self._run(
-                "add a controller to", "storagectl", id, f"--name={bus}", f"--add={bus}"
-            )
-        medium = ["--type=dvddrive"] if kind == DVD else ["--type=hdd", "--setuuid="]
+            words = ("--name", bus, "--add", bus)
+            await self._run("add a controller to", "storagectl", id, *words)
+        medium = ["--type", "dvddrive"] if kind == DVD else ["--type", "hdd", "--setuuid", ""]
         await self._run(
-            *("attach a disk to", "storageattach", id, f"--storagectl={bus}", f"--port={port}"),
-            *(f"--device={device}", f"--medium={path}", *medium),
+            *("attach a disk to", "storageattach", id, "--storagectl", bus, "--port", str(port)),
+            *("--device", str(device), *medium, "--medium", path),
         )
         if size_bytes:
-            words = ("disk", path, f"--resizebyte={size_bytes}")
+            words = ("disk", path, "--resizebyte", str(size_bytes))
             await self._run("grow a disk of", "modifymedium", *words)
 
-    async def _disk(self, id: str, path: str) -> Disk:
-        found = await self._medium(id)
-        kind = "HardDisk" if found.get("Parent UUID") else "DVD"
-        base = found
-        while base.get("Parent UUID", "base") != "base":
-            base = await self._medium(base["Parent UUID"])
-        return Disk(
-            path=found["Location"],
-            kind=kind,
-            base=None if base is found else base["Location"],
-            virtual_bytes=_size(found.get("Capacity", "")),
-            used_bytes=Path(path).stat().st_size,
-        )
-
-    async def _medium(self, id: str) -> dict[str, str]:
-        for kind in ("disk", "dvd"):
+    async def _disk(self, settings: str, id: str, path: str) -> Disk:
+        for kind, word in (("HardDisk", "disk"), ("DVD", "dvd")):
             with contextlib.suppress(VirtualBoxError):
-                text = await self._run("show a medium of", "showmediuminfo", kind, id)
-                return vminfo.medium_fields(text)
-        raise NotFound(f"medium {id} is not known", OBJECT_NOT_FOUND)
+                text = await self._run("show a medium of", "showmediuminfo", word, path)
+                found = vminfo.medium_fields(text)
+                return Disk(
+                    path=path,
+                    kind=kind,
+                    base=_beside(settings, vminfo.base_of(_read(settings), id)),
+                    virtual_bytes=_size(found.get("Capacity", "")),
+                    used_bytes=os.path.getsize(path),  # noqa: ASYNC240 one look at a local file
+                )
+        raise NotFound(f"medium {path} is not known", OBJECT_NOT_FOUND)
 
     async def _info(self, machine: str) -> dict[str, str]:
         text = await self._run("look at", "showvminfo", machine, "--machinereadable")
         return vminfo.fields(text)
+
+    async def _glance(self, machine: str) -> Look:
+        """Look without a lock, which would be in the way of a start: what is not up is off."""
+        if machine in await self._run("list", "list", "runningvms"):
+            return await self.look(machine)
+        return Look(VmState.POWERED_OFF, is_locked=vm_process(machine) is not None)
 
     async def _control(self, machine: str, *words: str, timeout_s: float = CALL_S) -> None:
         await self._run(words[0], "controlvm", machine, *words, timeout_s=timeout_s)
@@ -259,6 +265,15 @@ class ManageDriver:
             if found := shutil.which(program):
                 return found
         raise ToolMissing(PROGRAMS[0], hint="install VirtualBox, or name it in HOSTCTL_VBOX_MANAGE")
+
+
+def _beside(settings: str, path: str | None) -> str | None:
+    """Return an absolute path: those in a settings file are relative to it where they can be."""
+    return None if path is None else os.path.join(os.path.dirname(settings), path)
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text("utf-8")
 
 
 def _fault(what: str, err: ToolFailed) -> BackendError:

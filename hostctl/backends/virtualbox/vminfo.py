@@ -12,6 +12,7 @@ from ...errors import BackendError
 from .seen import Nic, Saved, Uart, VmState
 
 __all__ = [
+    "base_of",
     "error_code",
     "error_text",
     "fields",
@@ -134,6 +135,19 @@ def snapshots(settings: str) -> tuple[Saved, ...]:
     return tuple(sorted(found, key=lambda one: one.created_s))
 
 
+def base_of(settings: str, medium: str) -> str | None:
+    """Return where the first of a medium's chain is, None if it is itself the first.
+
+    Differences know only their parent's id, which VBoxManage does not take; the machine's settings
+    file has the whole chain.
+    """
+    bases = "{*}Machine/{*}MediaRegistry/{*}HardDisks/{*}HardDisk"
+    for base in ET.fromstring(settings).iterfind(bases):
+        if medium in {_id(one) for one in base.iter() if one is not base}:
+            return base.get("location")
+    return None
+
+
 def error_code(stderr: str) -> int:
     """Return VirtualBox's result code in what VBoxManage complained, 0 if there is none."""
     match = _CODE.search(stderr)
@@ -146,6 +160,10 @@ def error_text(stderr: str) -> str:
     lines = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
     told = [line for line in lines if not line.startswith(("Details: ", "Context: "))]
     return " ".join(told) or stderr.strip()
+
+
+def _id(element: ET.Element) -> str:
+    return element.get("uuid", "").strip("{}")
 
 
 def _is_closed(value: str) -> bool:
@@ -184,13 +202,12 @@ def _is_snapshot(element: ET.Element) -> bool:
 
 def _saved(element: ET.Element, current: str) -> Saved:
     made = datetime.fromisoformat(element.get("timeStamp", "").replace("Z", "+00:00"))
-    identity = element.get("uuid", "").strip("{}")
     return Saved(
-        id=identity,
+        id=_id(element),
         tag=element.get("name", ""),
         note=(element.findtext("{*}Description") or ""),
         created_s=made.astimezone(UTC).timestamp(),
         has_ram="stateFile" in element.attrib,
         ram_bytes=None,
-        is_current=identity == current,
+        is_current=_id(element) == current,
     )

@@ -15,12 +15,15 @@ Steps = Generator[Any, None, Any]
 LOCK_S = 15.0  # a VBoxHeadless that was told to go lingers that long while somebody refers to it
 LOOK_S = 0.03
 SLICE_MS = 20
+NOT_RUNNING = 0x80BB0002  # VBOX_E_INVALID_VM_STATE
 # "Already locked", "being unlocked", "in use": by the last VBoxHeadless or another client.
 PASSING = frozenset({0x80BB0007, 0x80BB000B, 0x80BB000C, 0x80070005, 0x80004005})
 
 
 def locked(box: Any, machine: Any, *, shared: bool) -> Steps:
     """Lock a machine and return the session; patient with locks that are about to go."""
+    if shared and not is_locked(box, machine):  # we would get a lock of our own, without a console
+        raise Fault("vbox", "the machine does not run", NOT_RUNNING)
     kinds = box.library.LockType
     deadline = time.monotonic() + LOCK_S
     while True:
@@ -30,8 +33,6 @@ def locked(box: Any, machine: Any, *, shared: bool) -> Steps:
         except box.library.VBoxError as err:
             if err.value not in PASSING or time.monotonic() > deadline:
                 raise
-            if shared and not is_locked(box, machine):
-                raise  # nobody holds it: there is nothing to share
         else:
             return session
         yield LOOK_S

@@ -51,7 +51,7 @@ def create(
     memory_mib: int,
     cpus: int,
     emulated: bool,
-    disks: list[dict[str, str]],
+    disks: list[dict[str, Any]],
 ) -> Steps:
     """Make and register a machine with no network adapter. All or nothing."""
     made = compat.create_machine(box.api, settings, name, _os_type(box), f"UUID={id}")
@@ -62,7 +62,7 @@ def create(
     try:
         session = yield from locked(box, made, shared=False)
         try:
-            _attach(box, session.machine, disks)
+            yield from _attach(box, session.machine, disks)
             session.machine.save_settings()
         finally:
             unlock(session)
@@ -181,9 +181,14 @@ def connect_uart(box: Any, machine: str, *, slot: int, mode: str, path: str) -> 
         unlock(session)
 
 
-def set_extra(box: Any, machine: str, *, key: str, value: str) -> None:
+def set_extra(box: Any, machine: str, *, key: str, value: str) -> Steps:
     """Set extra data, which a machine that runs hears of; "" removes it."""
-    find(box, machine).set_extra_data(key, value)
+    found = find(box, machine)
+    session = yield from locked(box, found, shared=is_locked(box, found))
+    try:
+        session.machine.set_extra_data(key, value)
+    finally:
+        unlock(session)
 
 
 def _on_console(work: Callable[[Any], Any], unless: str = "") -> Operation:
@@ -243,9 +248,12 @@ def adapters(machine: Any) -> Any:
             return
 
 
-def _attach(box: Any, machine: Any, disks: list[dict[str, str]]) -> None:
+def _attach(box: Any, machine: Any, disks: list[dict[str, Any]]) -> Steps:
     # The first four on IDE: VirtualBox's BIOS looks five seconds for disks that only AHCI has.
-    library, media = box.library, _open(box, disks)
+    library, media = box.library, []
+    for disk in disks:
+        opened = yield from _open(box, disk)
+        media.append(opened)
     buses = {IDE: library.StorageBus.ide, SATA: library.StorageBus.sata}
     for name in dict.fromkeys(_place(index)[0] for index in range(len(media))):
         machine.add_storage_controller(name, buses[name])
@@ -261,22 +269,17 @@ def _place(index: int) -> tuple[str, int, int]:
     return (IDE, index // 2, index % 2) if index < 4 else (SATA, index - 4, 0)
 
 
-def _open(box: Any, disks: list[dict[str, str]]) -> list[tuple[Any, bool]]:
-    library = box.library
-    kinds, modes = library.DeviceType, library.AccessMode
-    found = []
-    for disk in disks:
-        is_dvd = disk["kind"] == "dvd"
-        kind = kinds.dvd if is_dvd else kinds.hard_disk
-        mode = modes.read_only if is_dvd else modes.read_write
-        # A copy has the identity of its original: a disk of ours gets one of its own.
-        medium = box.virtualbox.open_medium(disk["path"], kind, mode, not is_dvd)
-        size = int(disk.get("size_bytes") or 0)
-        if size > int(medium.logical_size) and not is_dvd:
-            progress = medium.resize(size)
-            progress.wait_for_completion(-1)
-        found.append((medium, is_dvd))
-    return found
+def _open(box: Any, disk: dict[str, Any]) -> Steps:
+    library, is_dvd = box.library, disk["kind"] == "dvd"
+    kind = library.DeviceType.dvd if is_dvd else library.DeviceType.hard_disk
+    mode = library.AccessMode.read_only if is_dvd else library.AccessMode.read_write
+    # A copy has the identity of its original: a disk of ours gets one of its own.
+    medium = box.virtualbox.open_medium(disk["path"], kind, mode, not is_dvd)
+    size = int(disk.get("size_bytes") or 0)
+    if size > int(medium.logical_size):
+        yield from finish(medium.resize(size), "the disk was not grown")
+        medium.refresh_state()  # or it goes on to tell its old size
+    return medium, is_dvd
 
 
 def _boot_from(box: Any, machine: Any, dvd_first: bool) -> None:
