@@ -14,3 +14,10 @@ def booted(lab: Lab) -> Iterator[LabMachine]:
     with LabMachine(lab, "tiny") as machine:
         machine.boot()
         yield machine
+
+
+@pytest.fixture(scope="session")
+def ready(booted: LabMachine) -> LabMachine:
+    """Return the machine with its services started; who changes that restores it."""
+    booted.restore()
+    return booted

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hostctl_channels.links.stream import UnixEndpoint
-from hostctl_channels.ports import SERIAL
+from hostctl_channels.ports import GUEST_CONTROL, SERIAL
 
 from ...errors import (
     BackendError,
@@ -42,7 +42,7 @@ from .faults import BridgeDied, NotFound, VirtualBoxError
 from .folder import Folders
 from .frozen import vm_process
 from .seen import Disk, Look, Saved, VmState
-from .target import CAPABILITIES, Target
+from .target import CAPABILITIES, Target, way_of
 
 if TYPE_CHECKING:
     from hostctl_channels.links.interface import Endpoint
@@ -349,6 +349,10 @@ class VirtualBoxBackend:
         found: dict[str, Endpoint] = {name: UnixEndpoint(path) for name, path in lines.items()}
         if not self.is_adopted:
             found[CONSOLE] = self._console_endpoint()
+        if way_of() != "manage":  # VBoxManage alone cannot keep a session
+            from .guest import GuestEndpoint
+
+            found[GUEST_CONTROL] = GuestEndpoint(self.target.place, self.target.id)
         return found
 
     async def plug(self, names: Sequence[str]) -> None:

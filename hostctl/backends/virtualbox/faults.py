@@ -9,6 +9,7 @@ __all__ = [
     "ACCESS_DENIED",
     "BUSY_CODES",
     "BridgeDied",
+    "GuestFault",
     "NotFound",
     "VirtualBoxError",
     "translate",
@@ -45,6 +46,14 @@ class VirtualBoxError(BackendError):
         return self.code in BUSY_CODES
 
 
+class GuestFault(BackendError):
+    """Guest control failed. `kind` is the bridge's word for how: login, absent, silent, file…"""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class NotFound(VirtualBoxError, LookupError):
     """VirtualBox has no such object: machine, medium, snapshot."""
 
@@ -71,6 +80,8 @@ def translate(failure: Failure, what: str) -> BackendError:
         return Unsupported(said, "this VirtualBox", hint=hint)
     if failure.kind == "unsupported":
         return Unsupported(f"{what}: {said}", what)
+    if failure.kind.startswith("guest.") or failure.kind == "gone":
+        return GuestFault(said, failure.kind.removeprefix("guest."))
     if failure.kind == "late":
         return DeadlineExceeded(f"{what}: {said}")
     if failure.kind == "died":

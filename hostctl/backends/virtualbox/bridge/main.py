@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from . import compat, machines, snapshots, views
+from . import compat, guest, machines, snapshots, views
 from .box import Box
 from .serve import Fault, Operation, Server
 from .wire import GREETING, Answer, Failure, encode
@@ -19,6 +19,7 @@ OPERATIONS: dict[str, Operation] = {
     **machines.OPERATIONS,
     **snapshots.OPERATIONS,
     **views.OPERATIONS,
+    **guest.OPERATIONS,
 }
 
 
