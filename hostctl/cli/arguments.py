@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 _Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 SHELLS: Final = ("bash", "zsh", "fish")
-CHANNELS: Final = ("auto", "agent", "qga", "serial", "console")  # connect.LINES; a test compares
+CHANNELS: Final = ("auto", "agent", "qga", "guestcontrol", "serial", "console")  # connect.LINES
 
 # What shtab puts into the completion scripts; completion.py defines the shell function.
 _MACHINE: Final = {
@@ -466,8 +466,8 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
         "--channel",
         choices=CHANNELS,
         default="auto",
-        help="how to reach the guest: our agent, QEMU's guest agent, our agent on the serial line, "
-        "a login on it, or the best that answers (default)",
+        help="how to reach the guest: our agent, QEMU's guest agent, VirtualBox's guest control, "
+        "our agent on the serial line, a login on it, or the best that answers (default)",
     )
 
 

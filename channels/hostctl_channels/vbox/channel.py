@@ -128,7 +128,8 @@ class VboxChannel:
             text = f"{command}: guest control does not tell CPU time"
             raise Refused(text, Capability.USAGE.value)
         session, oops = await self._sessions.take(), Oops()
-        async with Deadline(self._pulse, _START_S, command):
+        epoch = self._sessions.epoch
+        async with Deadline(self._pulse, _START_S, command, epoch=epoch):
             # Shielded: who is cancelled now must still learn what was started, to kill it.
             starting = asyncio.ensure_future(self._start(session, command, oops))
             try:
@@ -136,7 +137,7 @@ class VboxChannel:
             except asyncio.CancelledError:
                 starting.add_done_callback(lambda found: _regret(session, found))
                 raise
-        process = VboxProcess(session, number, pid, command, oops, self._pulse)
+        process = VboxProcess(session, number, pid, command, oops, self._pulse, epoch)
         process.follow(first + data, stdin=stdin)
         try:
             yield process

@@ -136,11 +136,13 @@ def _refuse_other(node: Node, path: bytes) -> None:
 
 
 async def _refuse_folder(session: Session, target: str) -> None:
-    with contextlib.suppress(RequestFailed):
+    try:
         node = await session.look(target)
-        if node.type == "Directory":
-            name = target.encode()
-            raise TransferFailed(errno.EISDIR, f"{shown(name)}: is a directory", path=name)
+    except RequestFailed:
+        return  # nothing is there
+    if node.type == "Directory":
+        name = target.encode()
+        raise TransferFailed(errno.EISDIR, f"{shown(name)}: is a directory", path=name)
 
 
 async def _explained(session: Session, target: str, err: RequestFailed) -> TransferFailed:

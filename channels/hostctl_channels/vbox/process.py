@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
-from ..deadline import Deadline, Timeline
+from ..deadline import Deadline
 from ..errors import ChannelTimeout, HostctlError, LocalProtocolError
 from ..interface import STDERR, Buffer, Command, ExitStatus, Pulse
 from ..qga.script import Oops
@@ -55,7 +55,14 @@ class VboxProcess:
     """See interface.Process. Made by VboxChannel.spawn, for a command that has begun."""
 
     def __init__(
-        self, session: Session, number: int, pid: int, command: Command, oops: Oops, pulse: Pulse
+        self,
+        session: Session,
+        number: int,
+        pid: int,
+        command: Command,
+        oops: Oops,
+        pulse: Pulse,
+        epoch: int,
     ) -> None:
         self._session = session
         self._number = number
@@ -63,7 +70,7 @@ class VboxProcess:
         self._command = command
         self._oops = oops
         self._pulse = pulse
-        self._timeline = Timeline(pulse, str(command))
+        self._epoch = epoch  # the session's: what was cut since then is not ours any more
         self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue(_AHEAD)
         self._said = b""  # the beginning of stderr, while it may be the script's own failure
         self._has_begun = False
@@ -86,7 +93,7 @@ class VboxProcess:
 
     async def finish(self) -> None:
         """Kill it if it runs, and forget it."""
-        if not self._status.done() and not self._timeline.is_cut and self._session.is_open:
+        if not self._status.done() and self._pulse.epoch() == self._epoch and self._session.is_open:
             try:
                 async with asyncio.timeout(_END_S):
                     await self._strike("KILL")
@@ -111,7 +118,7 @@ class VboxProcess:
 
     async def _pull(self) -> None:
         try:
-            async with Deadline(self._pulse, None, self._command):
+            async with Deadline(self._pulse, None, self._command, epoch=self._epoch):
                 while isinstance(said := await self._session.read(self._number), Piece):
                     await self._keep(said)
             if error := self._oops.error(said.code, self._said, str(self._command)):
@@ -182,7 +189,7 @@ class VboxProcess:
     async def _strike(self, signal: str) -> None:
         """Send a signal to the command and all it started: by a script, for there is no call."""
         argv = (b"/bin/sh", b"-c", _KILL, b"sh", signal.encode(), b"%d" % self._pid)
-        async with Deadline(self._pulse, _STRIKE_S, f"signal {self._command}"):
+        async with Deadline(self._pulse, _STRIKE_S, f"signal {self._command}", epoch=self._epoch):
             await run(self._session, argv, b"", 0)
 
     # --- for the user ---------------------------------------------------------------------------
@@ -215,7 +222,7 @@ class VboxProcess:
         if self._feeding is not None:
             await asyncio.wait([self._feeding])
         if not self._status.done():
-            async with Deadline(self._pulse, None, self._command):
+            async with Deadline(self._pulse, None, self._command, epoch=self._epoch):
                 await self._session.write(self._number, data, end=end)
 
     async def signal(self, name: str) -> None:

@@ -21,7 +21,10 @@ OPEN_S: Final = 60.0  # after a restore the guest's service begins anew: 3 to 13
 
 
 class Sessions:
-    """At most one session, for many tasks; one timeline's session is never used on another's."""
+    """At most one session, for many tasks; one timeline's session is never used on another's.
+
+    `epoch` is that of the last session.
+    """
 
     def __init__(self, control: GuestControl, login: Login | None, pulse: Pulse) -> None:
         self._control = control
@@ -30,12 +33,12 @@ class Sessions:
         self._opening = asyncio.Lock()
         self._open: contextlib.AsyncExitStack | None = None
         self._session: Session | None = None
-        self._epoch = -1
+        self.epoch = -1
 
     @property
     def current(self) -> Session | None:
         """The session, if it would do for a request now."""
-        fits = self._epoch == self._pulse.epoch()
+        fits = self.epoch == self._pulse.epoch()
         return self._session if fits and self._session and self._session.is_open else None
 
     async def take(self, timeout_s: float = OPEN_S) -> Session:
@@ -71,5 +74,5 @@ class Sessions:
             self._session = await stack.enter_async_context(
                 self._control.session(self._login, timeout_s)
             )
-        self._open, self._epoch = stack, epoch
+        self._open, self.epoch = stack, epoch
         logger.debug("guest control: a session, Additions %s", self._session.additions)
