@@ -1,21 +1,24 @@
 # Each target sets up what it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e nightly check format bench fuzz image clean distclean
+.PHONY: help demo test virtualbox-lab e2e nightly check format bench fuzz image clean distclean
 
 PYTHON := .venv/bin/python
-SHELL_SCRIPTS := .ci/setup .ci/run tests/end_to_end.sh $(addprefix images/hostctl_images/,tiny/rc tiny/button tiny_qga/qga tiny_qga/shutdown) $(wildcard guestside/hostctl_guestside/*.sh)
+SHELL_SCRIPTS := .ci/setup .ci/run tests/end_to_end.sh $(addprefix images/hostctl_images/,tiny/rc tiny/button tiny_qga/qga tiny_qga/shutdown) $(wildcard guestside/hostctl_guestside/*.sh) $(addprefix tests/virtualbox/lab/,build guest init kernel root)
 FUZZ_SECONDS ?= 60
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: ## boot a machine with no network and show all that hostctl does with it
 	@.ci/setup run
 	@$(PYTHON) docs/demo.py
 
 test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
-	@.ci/setup develop
+	@.ci/setup develop virtualbox
 	@$(PYTHON) -m pytest $(ARGS)
+
+virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: 7 minutes)
+	@.ci/setup virtualbox
 
 e2e: ## use hostctl as its user would, from the command line alone, on real machines (ARGS="life files")
 	@.ci/setup develop

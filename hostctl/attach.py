@@ -41,8 +41,10 @@ KEPT: Final = "/usr/local/lib/hostctl/agent.sh"  # survives a reboot
 PASSING: Final = "/run/hostctl-agent.sh"  # does not, on any system with a tmpfs there
 FAST: Final = "agent"
 SLOW: Final = "serial"
+TTY: Final = "/dev/ttyS1"  # what the line of SLOW is called in a guest that runs Linux
+FOOTHOLDS_TO_SLOW: Final = ("console", "guestcontrol")
 # How long each line may take to answer when it is looked at.
-LOOK_S: Final = {"agent": 4.0, "qga": 6.0, "serial": 6.0, "console": 45.0}
+LOOK_S: Final = {"agent": 4.0, "qga": 6.0, "guestcontrol": 15.0, "serial": 6.0, "console": 45.0}
 READY: Final = b"\x9dHR"  # what an agent says first; PROTOCOL 3
 STEP_S: Final = 60.0  # for one script in the guest; a login on an emulated line is slow
 ANSWER_S: Final = 30.0  # for the fresh agent
@@ -172,15 +174,18 @@ class _Attaching:
         if foothold.key == SLOW:
             if not can_be_fast:
                 return Attachment(SLOW, SLOW, "", False, ())
-        elif channel == SLOW and foothold.key != "console":
+        elif channel == SLOW and (
+            foothold.key not in FOOTHOLDS_TO_SLOW or SERIAL not in self._site.endpoints
+        ):
             raise AttachFailed(
                 "the machine has no port for the agent, and none can be added",
-                hint="give it virtio-serial ports named org.hostctl.0, .1, ...",
+                hint="give it virtio-serial ports named org.hostctl.0, .1, ..., or a second serial "
+                "line",
             )
         steps = [f"write the agent to {path}, by: {foothold.title}"]
         if channel == FAST and not has_ports:
             steps.append("add virtio-serial ports org.hostctl.* to the running machine")
-        if channel == SLOW:
+        if channel == SLOW and foothold.key == "console":
             steps.append("hand the serial line to the agent")
         else:
             steps.append("install it as a service, and start it" if self._is_kept else "start it")
@@ -193,11 +198,12 @@ class _Attaching:
             self._say(f"writing the agent to {plan.path}")
             await _write_agent(channel, plan.path)
             self._say(plan.steps[-1])
-            if plan.channel == SLOW:
-                assert isinstance(channel, ConsoleChannel)
+            if isinstance(channel, ConsoleChannel) and plan.channel == SLOW:
                 await channel.hand_over(b"sh %s $(tty)" % plan.path.encode(), READY)
             else:
-                await _run(channel, "install" if plan.is_service else "start", plan.path)
+                verb = "install" if plan.is_service else "start"
+                device = (TTY,) if plan.channel == SLOW else ()
+                await _run(channel, verb, plan.path, *device)
         finally:
             await channel.close()
 
@@ -286,7 +292,8 @@ def _best(looks: tuple[Look, ...]) -> Line:
     reasons = "; ".join(f"{each.title}: {each.why_not}" for each in looks)
     raise AttachFailed(
         f"no foothold in the guest: {reasons}",
-        hint="it needs qemu-guest-agent, or a login on its serial line (--login FILE)",
+        hint="it needs qemu-guest-agent; or, with --login FILE, VirtualBox's Guest Additions or a "
+        "login on its serial line",
     )
 
 
@@ -301,9 +308,9 @@ async def _write_agent(channel: Channel, path: str) -> None:
     await channel.put(io.BytesIO(data), len(data), path.encode(), options)
 
 
-async def _run(channel: Channel, verb: str, path: str) -> None:
+async def _run(channel: Channel, verb: str, *words: str) -> None:
     async with asyncio.timeout(STEP_S):
-        result = await channel.exec(Command.of("sh", "-c", attach_script(), "attach", verb, path))
+        result = await channel.exec(Command.of("sh", "-c", attach_script(), "attach", verb, *words))
     if not result.exit.ok:
         raise AttachFailed(f"the guest could not {verb} the agent: {_told(result.stderr)}")
 

@@ -103,6 +103,17 @@ def guest_agent(site: Site) -> QgaChannel:
     return QgaChannel(SocketExchange(ports, site.pulse), site.pulse)
 
 
+def _guest_control(site: Site) -> Channel:
+    from hostctl_channels.login import Login
+    from hostctl_channels.ports import GUEST_CONTROL
+    from hostctl_channels.vbox import Controlling, VboxChannel
+
+    place = site.endpoints[GUEST_CONTROL]
+    assert isinstance(place, Controlling)
+    login = Login.read(site.login) if site.login and site.login.exists() else None
+    return VboxChannel(place.control(), login, site.pulse)
+
+
 def _serial(site: Site) -> Channel:
     from hostctl_channels.serial_agent import serial_agent
 
@@ -122,6 +133,14 @@ def _console(site: Site) -> Channel:
 LINES = (
     Line("agent", "hostctl agent over virtio-serial", 0.0, "org.hostctl.1", _agent),
     Line("qga", "QEMU guest agent", 1.5, "org.qemu.guest_agent.0", guest_agent),
+    Line(
+        "guestcontrol",
+        "VirtualBox guest control",
+        0.0,
+        "virtualbox.guestcontrol",
+        _guest_control,
+        needs_login=True,
+    ),
     Line("serial", "hostctl agent over a serial line", 15.0, "serial.1", _serial),
     Line("console", "login on a serial line", 20.0, "serial.1", _console, needs_login=True),
 )

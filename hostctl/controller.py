@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .backends.interface import DiskSpec, MachineSpec
-from .backends.registry import new_options, open_backend
+from .backends.interface import DiskSpec, MachineSpec, check_name
+from .backends.registry import find, new_options, open_backend
 from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
 from .machine import Machine
@@ -167,21 +167,44 @@ class Controller:
                     await self.machine(name).delete(force=True)
 
     async def adopt(
-        self, domain: str, *, connect: str | None = None, name: str | None = None
+        self,
+        domain: str,
+        *,
+        connect: str | None = None,
+        name: str | None = None,
+        backend: str = "libvirt",
     ) -> Machine:
-        """Take a libvirt domain that is there, by name or uuid, as a machine; it is not touched.
+        """Take a domain of libvirt, or a machine of VirtualBox, by name or uuid; it is not touched.
 
         Raises:
             MachineExists: the name is taken.
             ConfigError: there is no such domain, or its name cannot be a machine's.
         """
-        from .backends.libvirt.adopt import find
-
-        target, spec = await find(domain, connect, name)
+        options, spec = await find(backend, domain, connect, name)
         async with self.home.staging(spec.name) as files:
-            _write(files, "libvirt", spec, target.to_json())
+            _write(files, backend, spec, options)
         Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(spec.name)
+
+    async def clone_snapshot(
+        self, machine: str, name: str, *, snapshot: str | None = None
+    ) -> Machine:
+        """Make a machine whose disks are differences to a snapshot of another: the newest, or one.
+
+        It is stopped; what the snapshot holds of memory, it goes on from at its first start. As
+        long as it is there, the snapshot cannot be deleted.
+
+        Raises:
+            MachineExists: the name is taken.
+            SnapshotNotFound: the other has no such snapshot.
+            Unsupported: its hypervisor offers no such clones.
+        """
+        origin = self.machine(machine)
+        kind, spec, _ = _read(self.home.find(machine))
+        async with self.home.staging(check_name(name)) as files:
+            options = await origin.clone_into(files, snapshot)
+            _write(files, kind, replace(spec, name=name, is_adopted=False), options)
+        return self.machine(name)
 
     async def adopt_foreign(
         self,
@@ -287,9 +310,9 @@ def _read(files: MachineFiles) -> tuple[str, MachineSpec, Mapping[str, Any]]:
 def _resolved(spec: MachineSpec) -> MachineSpec:
     """Fill in an image's kernel, make paths absolute, and check that they are there."""
     if spec.image is not None and spec.kernel is None:
-        from hostctl_images import find
+        import hostctl_images
 
-        image = find(spec.image)
+        image = hostctl_images.find(spec.image)
         append = f"{image.append} {spec.append}".strip()
         spec = replace(spec, kernel=image.kernel, initrd=image.initrd, append=append)
     disks = tuple(replace(disk, base=_file(disk.base, "disk image")) for disk in spec.disks)

@@ -15,7 +15,7 @@ from . import procs
 from .backends import accel
 from .backends.accel import BINARY
 from .backends.interface import NAME_LIMIT
-from .errors import HostctlError, ToolMissing
+from .errors import HostctlError, ToolMissing, Unsupported
 from .state import MAX_SOCKET_PATH, Home
 
 __all__ = ["Finding", "Status", "examine"]
@@ -56,6 +56,7 @@ async def examine(home: Home) -> tuple[Finding, ...]:
         ("trial boot", _trial_boot),
         ("acceleration", _acceleration),
         ("libvirt", _libvirt),
+        ("virtualbox", _virtualbox),
         ("image", _image),
         ("directories", _directories),
         ("socket paths", _socket_paths),
@@ -129,6 +130,36 @@ async def _libvirt(_: Home) -> Finding:
     except ToolMissing as err:
         detail = "not installed: no machines on libvirt, here or elsewhere"
         return Finding("libvirt", Status.WARN, detail, err.hint, required=False)
+
+
+async def _virtualbox(_: Home) -> Finding:
+    """The same. Asks VirtualBox, which starts its service for as long as that takes."""
+    from .backends.virtualbox.choice import open_driver
+    from .backends.virtualbox.place import Place
+
+    try:
+        driver = await open_driver(Place.default())
+    except (ToolMissing, Unsupported) as err:
+        status = Status.WARN
+        detail = f"{err}: no machines on VirtualBox"
+        return Finding("virtualbox", status, detail, err.hint, required=False)
+    try:
+        found = f"{await driver.version()} through {driver.word}"
+    finally:
+        await driver.close()
+    obstacle = _vboxdrv()
+    if obstacle is not None:
+        fix = "install the module for this kernel (on Debian: virtualbox-dkms), and load it"
+        return Finding("virtualbox", Status.WARN, f"{found}; {obstacle}", fix, required=False)
+    detail = f"{found}; try: hostctl create NAME --backend virtualbox --disk FILE"
+    return Finding("virtualbox", Status.OK, detail, required=False)
+
+
+def _vboxdrv() -> str | None:
+    """Return why machines will not start, on the one system where that is easily seen."""
+    if sys.platform == "linux" and not Path("/dev/vboxdrv").exists():
+        return "its kernel driver is not loaded: no machine will start"
+    return None
 
 
 async def _image(_: Home) -> Finding:

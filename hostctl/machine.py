@@ -18,11 +18,20 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hostctl_channels.ports import PORTS
 
-from .backends.interface import CONSOLE, Backend, MachineSpec, Progress, check_tag
+from .backends.interface import (
+    CONSOLE,
+    Backend,
+    Clones,
+    MachineSpec,
+    Progress,
+    Saves,
+    Shows,
+    check_tag,
+)
 from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
 from .errors import (
     BackendError,
@@ -33,6 +42,7 @@ from .errors import (
     MachineNotFound,
     SnapshotExists,
     SnapshotNotFound,
+    Unsupported,
 )
 from .guest import Guest
 from .journal import Journal
@@ -165,17 +175,18 @@ class Machine(Guest):
         async with self._locked("start"):
             state = await self._backend.settle()
             guard(self.name, state, "start")
-            is_clone = not state.is_alive and self._files.unborn.exists()
+            # It goes on from a moment of before, whose clock has stood still.
+            is_old = not state.is_alive and (self._files.unborn.exists() or await self._is_saved())
             if not state.is_alive:
                 self._pulse.cut()
-                is_booting = wait and not is_clone
+                is_booting = wait and not is_old
                 await self._backend.launch(stop_on_reboot=is_booting, progress=progress)
                 self._note("started")
         if wait:
             if progress is not None:
                 progress("waiting for the agent")
             await self._ready(timeout_s)
-            if is_clone:
+            if is_old:
                 await self._refresh()
                 return
             # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
@@ -198,6 +209,25 @@ class Machine(Guest):
             self._pulse.cut()
             if state.is_alive:
                 self._note("stopped", force=force)
+        await self.close()
+
+    async def save(self) -> None:
+        """Write the guest's memory to disk and stop; the next start goes on from there.
+
+        Fine when it is stopped.
+
+        Raises:
+            Unsupported: its hypervisor cannot do that.
+            BackendError: it was not saved, and goes on.
+        """
+        async with self._locked("save"):
+            state = await self._backend.settle()
+            guard(self.name, state, "save")
+            if not isinstance(self._backend, Saves):
+                raise _cannot("save memory to disk")
+            if state.is_alive:
+                await self._backend.save()
+                self._pulse.cut()
         await self.close()
 
     async def pause(self) -> None:
@@ -325,6 +355,27 @@ class Machine(Guest):
             disk_read_bytes=report.disk_read_bytes,
             disk_written_bytes=report.disk_written_bytes,
         )
+
+    async def screenshot(self) -> bytes:
+        """Return what is on the screen of the machine, which is alive, as a PNG.
+
+        Raises:
+            Unsupported: its hypervisor gives it none.
+        """
+        if not isinstance(self._backend, Shows):
+            raise _cannot("show a screen")
+        return await self._backend.screenshot()
+
+    async def clone_into(self, files: MachineFiles, tag: str | None) -> Mapping[str, Any]:
+        """Make a linked clone of snapshot `tag`, or of the newest; return its back end's options.
+
+        `files` are the clone's; see Controller.clone.
+        """
+        async with self._locked("clone"):
+            await self._backend.settle()
+            if not isinstance(self._backend, Clones):
+                raise _cannot("clone")
+            return await self._backend.clone(files.name, files, tag)
 
     # Ways in
 
@@ -626,6 +677,9 @@ class Machine(Guest):
             logger.info("machine %s: poweroff by its agent: %s", self.name, err)
         return await self._backend.wait_gone(max(0.0, deadline - time.monotonic()))
 
+    async def _is_saved(self) -> bool:
+        return isinstance(self._backend, Saves) and await self._backend.is_saved()
+
     async def _snapshot(self, tag: str) -> Snapshot:
         for snapshot in await self._backend.snapshots():
             if snapshot.tag == tag:
@@ -674,6 +728,10 @@ def __getattr__(name: str) -> object:
 
         return MachineReport
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _cannot(what: str) -> Unsupported:
+    return Unsupported(f"this machine's hypervisor cannot {what}", what)
 
 
 def _telling(console: str) -> str:

@@ -1,6 +1,7 @@
 """The only door to other programs: argv lists, never a shell; logged, timed, stderr kept.
 
-Two ways through it: `run` waits for a short helper, `spawn_detached` starts what outlives us.
+Three ways through it: `run` waits for a short helper, `spawn_detached` starts what outlives us,
+`spawn_piped` what we talk to.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from .errors import ToolFailed, ToolMissing
 
-__all__ = ["Finished", "find_tool", "run", "running", "spawn_detached"]
+__all__ = ["Finished", "find_tool", "run", "running", "spawn_detached", "spawn_piped"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,21 @@ def spawn_detached(argv: Sequence[str], stderr: Path) -> int:
     pid = os.posix_spawn(path, list(argv), os.environ, file_actions=actions, setsid=True)
     logger.debug("spawned %s as process %d", argv, pid)
     return pid
+
+
+async def spawn_piped(argv: Sequence[str]) -> asyncio.subprocess.Process:
+    """Start a program that we talk to, in a session of its own: a Ctrl-C is ours, not its.
+
+    Raises:
+        ToolMissing: there is no such program.
+    """
+    find_tool(argv[0])
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    )
+    logger.debug("spawned %s as process %d", argv[0], process.pid)
+    return process
 
 
 def reap(pid: int) -> None:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .job import JobStatus
     from .journal import Event
     from .report import MachineReport
+    from .state import MachineFiles
     from .stats import MachineStats
     from .template import Template
 
@@ -130,9 +131,20 @@ class Controller:
     def sweep_throwaways(self) -> None:
         self._loop.call(self._async.sweep_throwaways())
 
-    def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
-        found = self._async.adopt(domain, connect=connect, name=name)
+    def adopt(
+        self,
+        domain: str,
+        *,
+        connect: str | None = None,
+        name: str | None = None,
+        backend: str = "libvirt",
+    ) -> Machine:
+        found = self._async.adopt(domain, connect=connect, name=name, backend=backend)
         return Machine(self._loop, self._loop.call(found))
+
+    def clone_snapshot(self, machine: str, name: str, *, snapshot: str | None = None) -> Machine:
+        made = self._async.clone_snapshot(machine, name, snapshot=snapshot)
+        return Machine(self._loop, self._loop.call(made))
 
     def adopt_foreign(
         self,
@@ -213,6 +225,9 @@ class Machine:
     def stop(self, *, force: bool = False, timeout_s: float = 30) -> None:
         self._loop.call(self._async.stop(force=force, timeout_s=timeout_s))
 
+    def save(self) -> None:
+        self._loop.call(self._async.save())
+
     def pause(self) -> None:
         self._loop.call(self._async.pause())
 
@@ -254,6 +269,12 @@ class Machine:
 
     def stats(self) -> MachineStats:
         return self._loop.call(self._async.stats())
+
+    def screenshot(self) -> bytes:
+        return self._loop.call(self._async.screenshot())
+
+    def clone_into(self, files: MachineFiles, tag: str | None) -> Mapping[str, Any]:
+        return self._loop.call(self._async.clone_into(files, tag))
 
     def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
         self._loop.call(self._async.save_snapshot(tag, quiesce=quiesce))

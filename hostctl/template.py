@@ -18,10 +18,10 @@ from typing import Any, Final
 from . import procs
 from .backends.accel import BINARY
 from .backends.interface import DiskSpec, MachineSpec, Progress, check_name
+from .backends.process import ProcessId
 from .backends.qemu.argv import MACHINE
 from .backends.qemu.backend import NAMES, QemuBackend
 from .backends.qemu.moment import PREPARED, RAM, STATE
-from .backends.qemu.process import ProcessId
 from .errors import TemplateExists, TemplateInUse, TemplateNotFound, TemplateUnfit
 from .state import Home, read_json, remove_tree, write_json
 

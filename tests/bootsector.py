@@ -17,6 +17,13 @@ COUNTER = bytes.fromhex(
     "803e007e7075ec"  # cmp byte [0x7e00],'p'; jne on
     "c606007e30ebe5"  # mov byte [0x7e00],'0'; jmp on
 )
+# Says ! once, then every byte back that its console hears.
+ECHO = bytes.fromhex(
+    "baf803b021ee"  #   mov dx,0x3f8; mov al,'!'; out dx,al
+    "bafd03eca801"  # on: mov dx,0x3fd; in al,dx; test al,1
+    "74fbb2f8ecee"  #   jz -5; mov dl,0xf8; in al,dx; out dx,al
+    "ebf2"  #           jmp on
+)
 SILENT = bytes.fromhex("fbf4ebfc")  # on: sti; hlt; jmp on
 REBOOTING = bytes.fromhex("eaf0ff00f0")  # jmp 0xf000:0xfff0, the reset vector
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.qga import BINARY
+from tests.virtualbox import laboratory
 
 if TYPE_CHECKING:
     from tests.libvirt.daemon import Daemon
@@ -73,6 +74,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "sshd": Part(lambda: Path("/usr/sbin/sshd").exists(), "apt-get install openssh-server"),
     "nc": _program("nc", "netcat-openbsd"),
+    "virtualbox-lab": Part(laboratory.is_possible, laboratory.MISSING),
 }
 """Names for `@pytest.mark.needs(...)`."""
 
@@ -109,6 +111,13 @@ def libvirtd() -> "Iterator[Daemon]":
     # Not tmp_path: its long name would not leave room for the sockets' paths.
     with tempfile.TemporaryDirectory(prefix="hl-") as root, Daemon(Path(root)) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def lab() -> "Iterator[laboratory.Lab]":
+    """Return a VirtualBox that runs for all tests that ask for it, and only for them."""
+    with laboratory.Lab() as lab:
+        yield lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

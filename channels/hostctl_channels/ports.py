@@ -22,6 +22,7 @@ from .links.interface import Endpoint, Link
 __all__ = [
     "CONTROL",
     "GUEST_AGENT",
+    "GUEST_CONTROL",
     "PORTS",
     "PREFIX",
     "SERIAL",
@@ -41,6 +42,7 @@ STREAM: Final = tuple(
 )  # raw stdout or stderr of a running command: two per worker
 PORTS: Final = CONTROL + WORK + STREAM
 SERIAL: Final = "serial.1"  # the guest's second serial line, ttyS1; the first is its console
+GUEST_CONTROL: Final = "virtualbox.guestcontrol"  # no port: see vbox.control.Controlling
 GUEST_AGENT: Final = "org.qemu.guest_agent.0"  # where qemu-ga listens unless told otherwise
 
 _RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks

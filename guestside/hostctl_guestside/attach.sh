@@ -2,9 +2,10 @@
 # The guest's half of `hostctl attach`: brings the agent to life where its file lies, and takes it away again.
 #
 #   attach.sh kind             what starts services here: systemd, openrc, sysvinit, inittab or none
-#   attach.sh start AGENT      run the agent now, until it is stopped or the guest goes down
+#   attach.sh start AGENT [TTY]    run the agent now, until it is stopped or the guest goes down; on all
+#                              virtio-serial ports, or on the tty
 #   attach.sh stop AGENT       end it, and wait until it is gone
-#   attach.sh install AGENT    as a service of whatever `kind` says; it runs now and at each boot
+#   attach.sh install AGENT [TTY]  as a service of whatever `kind` says; it runs now and at each boot
 #   attach.sh remove AGENT     undo install; fine when there is nothing to undo
 #
 # Prints what it did; on failure a line on stderr, and status 1. ROOT goes before each path, for tests.
@@ -60,8 +61,8 @@ start() {
 	# What a shell starts by & ignores SIGINT, and all its children: no Ctrl-C would reach a command. So the
 	# agent is left alone another way: the end of a pipeline kills the shell that would wait for both.
 	# shellcheck disable=SC2016 # for the other shell
-	{ sh -c "$setsid"' sh "$1" </dev/null >/dev/null 2>&1 | kill -9 $$' sh "$agent"; } 2>/dev/null
-	until_ runs || die "the agent did not start; run it by hand to see why: sh $agent"
+	{ sh -c "$setsid"' sh "$@" </dev/null >/dev/null 2>&1 | kill -9 $$' sh $run; } 2>/dev/null
+	until_ runs || die "the agent did not start; run it by hand to see why: sh $run"
 }
 
 stop() {
@@ -79,7 +80,7 @@ put() { # PATH MODE, text on stdin
 rc_script() {
 	cat <<-END
 		start() {
-			set -- /bin/sh $agent
+			set -- /bin/sh $run
 			! env --default-signal=INT true 2>/dev/null || set -- /usr/bin/env --default-signal=INT,QUIT "\$@"
 			program=\$1
 			shift
@@ -95,7 +96,7 @@ unit() {
 		Description=hostctl guest agent: commands and files through the hypervisor's own ports
 
 		[Service]
-		ExecStart=/bin/sh $agent
+		ExecStart=/bin/sh $run
 		# Killed with all it runs, it cannot remove its own folder, which is named after its process
 		ExecStopPost=-/bin/sh -c 'for d in /run/hostctl.*; do [ -d /proc/\$\${d##*.} ] || rm -rf "\$\$d"; done'
 		Restart=always
@@ -113,7 +114,7 @@ openrc_script() {
 		#!/sbin/openrc-run
 		description="hostctl guest agent"
 		command=/bin/sh
-		command_args="$agent"
+		command_args="$run"
 		command_background=true
 		pidfile=/run/$service.pid
 	END
@@ -145,8 +146,8 @@ sysv_script() {
 # busybox takes `::respawn:`; sysvinit wants an id and run levels
 inittab_line() {
 	case $(readlink -f "$ROOT/sbin/init" 2>/dev/null) in
-	*busybox*) printf '::respawn:/bin/sh %s </dev/null\n' "$agent" ;;
-	*) printf 'hctl:12345:respawn:/bin/sh %s\n' "$agent" ;;
+	*busybox*) printf '::respawn:/bin/sh %s </dev/null\n' "$run" ;;
+	*) printf 'hctl:12345:respawn:/bin/sh %s\n' "$run" ;;
 	esac
 }
 without_line() { grep -v "respawn:/bin/sh $agent" "$ROOT/etc/inittab"; }
@@ -200,12 +201,14 @@ remove() {
 	stop
 }
 
-agent=${2-}
+agent=${2-} tty=${3-}
+run=$agent${tty:+ $tty}
 case ${1-} in
 kind) kind ;;
 start | stop | install | remove)
 	case $agent in /*[!A-Za-z0-9_./-]* | [!/]* | '') die "not a plain path: $agent" ;; esac
+	case $tty in *[!A-Za-z0-9_./-]*) die "not a plain path: $tty" ;; esac
 	"$1"
 	;;
-*) die 'usage: attach.sh kind | start AGENT | stop AGENT | install AGENT | remove AGENT' ;;
+*) die 'usage: attach.sh kind | start AGENT [TTY] | stop AGENT | install AGENT [TTY] | remove AGENT' ;;
 esac

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import ConfigError
 from ..lifecycle import MachineState
@@ -19,6 +19,7 @@ from ..lifecycle import MachineState
 if TYPE_CHECKING:
     from hostctl_channels.links.interface import Endpoint
 
+    from ..state import MachineFiles
     from .report import BackendReport, DiskReport, Nic, Snapshot
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "Backend",
     "BackendReport",
     "Capabilities",
+    "Clones",
     "DiskReport",
     "DiskSpec",
     "MachineSpec",
     "Nic",
     "Progress",
+    "Saves",
+    "Shows",
     "Snapshot",
     "check_name",
     "check_tag",
@@ -272,6 +276,39 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Give back connections; the machine goes on, and this object may be used again."""
+
+
+@runtime_checkable
+class Saves(Protocol):
+    """A back end that can write a machine's memory to disk and end it."""
+
+    async def save(self) -> None:
+        """Do so; the next `launch` goes on from there. On failure it runs as before."""
+
+    async def is_saved(self) -> bool:
+        """Tell whether the next `launch` goes on from a memory that was saved."""
+
+
+@runtime_checkable
+class Clones(Protocol):
+    """A back end that can make a machine whose disks are differences to another's snapshot."""
+
+    async def clone(self, name: str, files: MachineFiles, tag: str | None) -> Mapping[str, Any]:
+        """Clone snapshot `tag`, or the newest, as machine `name`; return its options.
+
+        `files` are the new machine's, whose directory is still private.
+
+        Raises:
+            SnapshotNotFound: there is none.
+        """
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A back end whose machines have a screen."""
+
+    async def screenshot(self) -> bytes:
+        """Return what is on the first screen of a machine that is alive, as a PNG."""
 
 
 def __getattr__(name: str) -> object:

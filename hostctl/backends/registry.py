@@ -11,15 +11,35 @@ from ..errors import ConfigError
 from ..state import MachineFiles
 from .interface import Backend, MachineSpec
 
-__all__ = ["BACKENDS", "new_options", "open_backend"]
+__all__ = ["ADOPTERS", "BACKENDS", "find", "new_options", "open_backend"]
 
 BACKENDS = MappingProxyType(
     {
         "qemu": ".qemu.backend:QemuBackend",
         "libvirt": ".libvirt.backend:LibvirtBackend",
+        "virtualbox": ".virtualbox.backend:VirtualBoxBackend",
         "foreign": ".qemu.foreign:ForeignBackend",
     }
 )
+
+
+ADOPTERS = ("libvirt", "virtualbox")
+"""Back ends that take machines of somebody else's."""
+
+
+async def find(
+    kind: str, machine: str, connect: str | None, name: str | None
+) -> tuple[dict[str, Any], MachineSpec]:
+    """Return the options and the spec of a machine that somebody else made, as machine `name`.
+
+    Raises:
+        ConfigError: there is none, its name cannot be a machine's, or no such back end adopts.
+    """
+    if kind not in ADOPTERS:
+        raise ConfigError(f"back end {kind!r} adopts nothing", hint=f"use one of {ADOPTERS}")
+    adopter = import_module(f".{kind}.adopt", __package__)
+    target, spec = await adopter.find(machine, connect, name)
+    return target.to_json(), spec
 
 
 def new_options(kind: str, name: str, connect: str | None) -> dict[str, Any]:
@@ -32,8 +52,13 @@ def new_options(kind: str, name: str, connect: str | None) -> dict[str, Any]:
         from .libvirt.target import Target
 
         return Target.new(name, connect).to_json()
+    if kind == "virtualbox":
+        from .virtualbox.target import Target as Machine
+
+        return Machine.new(name, connect).to_json()
     if connect is not None:
-        raise ConfigError(f"back end {kind!r} connects to nothing", hint="use --backend libvirt")
+        hint = "use --backend libvirt or virtualbox"
+        raise ConfigError(f"back end {kind!r} connects to nothing", hint=hint)
     return {}
 
 

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 _Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 SHELLS: Final = ("bash", "zsh", "fish")
-CHANNELS: Final = ("auto", "agent", "qga", "serial", "console")  # connect.LINES; a test compares
+CHANNELS: Final = ("auto", "agent", "qga", "guestcontrol", "serial", "console")  # connect.LINES
 
 # What shtab puts into the completion scripts; completion.py defines the shell function.
 _MACHINE: Final = {
@@ -31,11 +31,12 @@ def create(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--backend",
-        choices=("qemu", "libvirt"),
+        choices=("qemu", "libvirt", "virtualbox"),
         default="qemu",
-        help="a QEMU of its own (default), or a domain of libvirt",
+        help="a QEMU of its own (default), a domain of libvirt, or a machine of VirtualBox",
     )
     _add_connect(where)
+    _add_login(parser)
     parser.add_argument("--start", action="store_true", help="start it, and wait until it answers")
     _add_timeout(parser, "with --start: how long to wait (default: 120s)", 120)
     _add_json(parser)
@@ -66,14 +67,7 @@ def attach(parser: argparse.ArgumentParser) -> None:
         type=_count,
         help="speed of a serial line that is a real tty (default: 115200)",
     )
-    login = parser.add_mutually_exclusive_group()
-    _add_file(
-        login,
-        "--login",
-        metavar="FILE",
-        help='who logs in at the serial line: user = "…", password = "…", readable by you alone',
-    )
-    login.add_argument("--user", metavar="USER", help="the same, the password is asked for")
+    _add_login(parser)
     parser.add_argument(
         "--persist", action="store_true", help="install the agent as a service of the guest"
     )
@@ -95,11 +89,22 @@ def caps(parser: argparse.ArgumentParser) -> None:
 
 def adopt(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl adopt`."""
-    parser.add_argument("domain", metavar="DOMAIN", help="a domain of libvirt, by name or uuid")
+    parser.add_argument(
+        "domain",
+        metavar="DOMAIN",
+        help="a domain of libvirt or a machine of VirtualBox, by name or uuid",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("libvirt", "virtualbox"),
+        default="libvirt",
+        help="whose (default: libvirt)",
+    )
     _add_connect(parser)
     parser.add_argument(
         "--name", metavar="NAME", help="what to call the machine (default: the domain's name)"
     )
+    _add_login(parser)
     _add_json(parser)
 
 
@@ -116,7 +121,13 @@ def start(parser: argparse.ArgumentParser) -> None:
 def stop(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl stop`."""
     _add_names(parser)
-    parser.add_argument("-f", "--force", action="store_true", help="pull the plug now")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-f", "--force", action="store_true", help="pull the plug now")
+    how.add_argument(
+        "--save",
+        action="store_true",
+        help="write memory to disk, for the next start to go on from (VirtualBox only)",
+    )
     _add_timeout(parser, "how long the guest may take before the plug is pulled (default: 30s)", 30)
     _add_json(parser)
 
@@ -141,10 +152,16 @@ def delete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--undefine",
         action="store_true",
-        help="of an adopted domain, which is only forgotten otherwise: remove it from libvirt; its "
-        "disks stay",
+        help="of an adopted machine, which is only forgotten otherwise: remove it from its "
+        "hypervisor; its disks stay",
     )
     _add_json(parser)
+
+
+def screenshot(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl screenshot`."""
+    _add_name(parser)
+    _add_file(parser, "file", metavar="FILE", help="where to: a PNG, or - for standard output")
 
 
 def list_(parser: argparse.ArgumentParser) -> None:
@@ -335,8 +352,15 @@ def template_delete(parser: argparse.ArgumentParser) -> None:
 
 def clone(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl clone`."""
-    parser.add_argument("template", metavar="TEMPLATE", help="as hostctl template list has it")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a template; or a machine whose hypervisor can make a stopped one of its snapshots",
+    )
     parser.add_argument("names", metavar="NAME", nargs="+", help="what to call the clones")
+    parser.add_argument(
+        "--snapshot", metavar="TAG", help="of a machine: where they begin (default: the newest)"
+    )
     parser.add_argument(
         "--count", metavar="N", type=_count, help="make so many of one NAME: NAME-1, NAME-2, …"
     )
@@ -477,8 +501,20 @@ def _add_connect(parser: _Container) -> None:
         "--connect",
         metavar="URI",
         help="the libvirt to use, such as qemu:///system or qemu+ssh://root@host/system (default: "
-        "the one of virsh)",
+        "the one of virsh); of VirtualBox: words to put before its programs",
     )
+
+
+def _add_login(parser: _Container) -> None:
+    login = parser.add_mutually_exclusive_group()
+    _add_file(
+        login,
+        "--login",
+        metavar="FILE",
+        help="who logs in to the guest, at its serial line or by guest control: "
+        'user = "…", password = "…", readable by you alone',
+    )
+    login.add_argument("--user", metavar="USER", help="the same, the password is asked for")
 
 
 def _add_steal(parser: argparse.ArgumentParser) -> None:
@@ -570,7 +606,8 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="FILE[,size=SIZE][,format=qcow2|raw]: a disk image, itself left untouched, for writes "
-        "go to an overlay; or size=SIZE: an empty disk; repeatable",
+        "go to an overlay; or size=SIZE: an empty disk; repeatable; of VirtualBox: vdi, vmdk, vhd, "
+        "raw, which are copied, or iso, a CD",
     )
     shape.add_argument(
         "--accel",
@@ -596,8 +633,8 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
         "--channel",
         choices=CHANNELS,
         default="auto",
-        help="how to reach the guest: our agent, QEMU's guest agent, our agent on the serial line, "
-        "a login on it, or the best that answers (default)",
+        help="how to reach the guest: our agent, QEMU's guest agent, VirtualBox's guest control, "
+        "our agent on the serial line, a login on it, or the best that answers (default)",
     )
 
 

@@ -30,9 +30,12 @@ def stop(args: argparse.Namespace) -> int:
     """Shut machines down, by force after a while."""
 
     async def move(machine: Machine) -> None:
-        await machine.stop(force=args.force, timeout_s=args.timeout_s)
+        if args.save:
+            await machine.save()
+        else:
+            await machine.stop(force=args.force, timeout_s=args.timeout_s)
 
-    return _each(args, move, "stopped")
+    return _each(args, move, "saved" if args.save else "stopped")
 
 
 def pause(args: argparse.Namespace) -> int:

@@ -72,15 +72,20 @@ def clone(args: argparse.Namespace) -> int:
 async def _clone(args: argparse.Namespace) -> int:
     import asyncio
 
+    names = _names(args)
     async with opening.open_controller() as controller:
-        names = _names(args)
-        await asyncio.gather(
-            *(controller.clone(args.template, name, timeout_s=args.timeout_s) for name in names)
-        )
+        is_template = args.source in {each.name for each in controller.templates()}
+        if is_template and args.snapshot is None:
+            making = [controller.clone(args.source, n, timeout_s=args.timeout_s) for n in names]
+            await asyncio.gather(*making)
+        else:
+            for name in names:  # each takes the other machine's lock
+                await controller.clone_snapshot(args.source, name, snapshot=args.snapshot)
     if args.json:
-        render.json_out([{"name": name, "template": args.template} for name in names])
+        fields = {"of": args.source, "snapshot": args.snapshot}
+        render.json_out([{"name": name, **fields} for name in names])
     else:
-        render.talk(f"{', '.join(names)}: ready")
+        render.talk(f"{', '.join(names)}: {'ready' if is_template else 'cloned, and stopped'}")
     return 0
 
 

@@ -90,6 +90,13 @@ class FakeMachine:
     async def stop(self, **how: object) -> None:
         self._note("stop", how, MachineState.STOPPED)
 
+    async def save(self) -> None:
+        self._note("save", None, MachineState.STOPPED)
+
+    async def screenshot(self) -> bytes:
+        self._note("screenshot", None)
+        return b"PNG"
+
     async def pause(self) -> None:
         self._note("pause", None, MachineState.PAUSED)
 
@@ -220,11 +227,28 @@ class FakeController:
         return self.all.setdefault(spec.name, FakeMachine(spec))
 
     async def adopt(
-        self, domain: str, *, connect: str | None = None, name: str | None = None
+        self,
+        domain: str,
+        *,
+        connect: str | None = None,
+        name: str | None = None,
+        backend: str = "libvirt",
     ) -> FakeMachine:
         machine = await self.create(MachineSpec(name or domain, is_adopted=True))
         self.asked = (domain, connect)
+        self.backend = backend
         return machine
+
+    def templates(self) -> tuple[()]:
+        return ()
+
+    async def clone_snapshot(
+        self, machine: str, name: str, *, snapshot: str | None = None
+    ) -> FakeMachine:
+        self.machine(machine)
+        made = await self.create(MachineSpec(name, image="tiny"))
+        self.asked = (machine, snapshot)
+        return made
 
     def machine(self, name: str) -> FakeMachine:
         if name not in self.all:

@@ -34,10 +34,14 @@ ENOUGH_S = 40  # for anything here, on a guest that is emulated by a busy host
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A connected channel, and an empty folder in its guest."""
+    """A connected channel, and an empty folder in its guest.
+
+    `many_bytes` is a lot for it: more than its buffers hold, less than a line carries in a minute.
+    """
 
     channel: Channel
     folder: bytes
+    many_bytes: int = 262_145
 
 
 @asynccontextmanager
@@ -168,7 +172,7 @@ class ChannelContract:
         assert result.stdout == word + b"|" + word + b"|/"
 
     async def test_exec_feeds_stdin(self, subject: Subject) -> None:
-        data = os.urandom(200_000)
+        data = os.urandom(subject.many_bytes)
         result = await subject.channel.exec(Command.of("cat"), input=data)
         assert result.stdout == data
         early = await subject.channel.exec(sh("exit 4"), input=data)
@@ -224,7 +228,7 @@ class ChannelContract:
         assert not (await subject.channel.exec(Command.of("test", "-e", mark))).exit.ok
 
     async def test_files_go_both_ways(self, subject: Subject) -> None:
-        for size in (0, 1, 262_145):
+        for size in (0, 1, subject.many_bytes):
             data, path = os.urandom(size), subject.folder + b"/a b\n'\xff"
             info = await subject.channel.put(
                 io.BytesIO(data), size, path, PutOptions(mode=0o750, mtime_s=1e9, verify="sha256")

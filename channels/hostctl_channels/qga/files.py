@@ -28,7 +28,8 @@ from ..errors import (
 )
 from ..interface import FileInfo, Progress, Pulse, PutOptions
 from ..transfer import Digest, checked, digest_of, shown
-from .agent import Agent, Status, errno_of
+from .agent import Status, errno_of
+from .hands import Hands
 from .process import run
 from .script import Oops, quote, script_call
 from .wire import is_carried, printable
@@ -80,7 +81,7 @@ _REMOVE: Final = b'rm -f "$2" ${3:+"$3"}'
 class _Place:
     """A file of the guest's, and the name by which the agent can open it."""
 
-    def __init__(self, agent: Agent, pulse: Pulse, target: bytes, what: str) -> None:
+    def __init__(self, agent: Hands, pulse: Pulse, target: bytes, what: str) -> None:
         self.agent = agent
         self.target = target
         self._pulse = pulse
@@ -137,7 +138,7 @@ class _Place:
 
 
 async def upload(
-    agent: Agent,
+    agent: Hands,
     pulse: Pulse,
     source: BinaryIO,
     size_bytes: int,
@@ -244,7 +245,7 @@ def _finish(options: PutOptions, sha256: str | None) -> bytes:
 
 
 async def download(
-    agent: Agent,
+    agent: Hands,
     pulse: Pulse,
     path: bytes,
     sink: BinaryIO,

@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..interface import STDERR, STDOUT, Buffer, Capability, Command, ExitStatus, Pulse
 from .agent import MAX_CAPTURE, Agent, Status
+from .hands import Hands
 from .script import SLAY, Call, Oops, call_of, script_call
 
 __all__ = ["MAX_INPUT", "QgaProcess", "Spool", "run"]
@@ -49,7 +50,7 @@ _END_S: Final = 10.0  # to kill a command and see it end
 _ENOENT, _EACCES, _ENOEXEC = 2, 13, 8
 
 
-async def run(agent: Agent, call: Call, timeline: Timeline) -> Status:
+async def run(agent: Hands, call: Call, timeline: Timeline) -> Status:
     """Run a short program of our own to its end. One that never ends is the caller's to leave."""
     pid = await agent.start(*call)
 

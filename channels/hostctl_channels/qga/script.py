@@ -49,6 +49,10 @@ class Oops:
         """Shell text that defines `_o ERRNO TEXT`, which ends the script."""
         return _OOPS % self._mark
 
+    def begins(self, text: bytes) -> bool:
+        """Tell whether text of stderr is, or may become, a script's own failure."""
+        return text.startswith(self._mark) or self._mark.startswith(text)
+
     def error(self, code: int | None, stderr: bytes, what: str) -> GuestError | None:
         """Return the failure a script reported, if it did."""
         head, _, rest = stderr.partition(b" ")

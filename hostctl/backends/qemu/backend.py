@@ -30,8 +30,8 @@ from ...errors import (
 from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
 from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
+from ..process import ProcessId, find_by_argument
 from .moment import Moment
-from .process import ProcessId, find_by_argument
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

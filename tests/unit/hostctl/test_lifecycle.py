@@ -6,7 +6,7 @@ from hostctl.lifecycle import MOVES, MachineState, allowed, guard
 STATES = list(MachineState)
 
 
-@pytest.mark.parametrize("move", ["start", "stop", "pause", "resume", "restore", "delete"])
+@pytest.mark.parametrize("move", ["start", "stop", "save", "pause", "resume", "restore", "delete"])
 def test_every_repeatable_move_may_follow_itself(move: str) -> None:
     for (_, name), after in MOVES.items():
         if name == move:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hostctl.backends.qemu.process import ProcessId, find_by_argument
+from hostctl.backends.process import ProcessId, find_by_argument
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hostctl import procs
-from hostctl.backends.qemu.process import ProcessId
+from hostctl.backends.process import ProcessId
 from hostctl.errors import ToolFailed, ToolMissing
 
 

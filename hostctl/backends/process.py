@@ -1,4 +1,4 @@
-"""A QEMU process: who it is, beyond doubt, and how it ends.
+"""The process of a machine: who it is, beyond doubt, and how it ends.
 
 A pid alone is no name: pids are reused, and the host reboots. A process is its pid, the tick at
 which it started and the host's boot id; all three are checked before every signal, and the signal
@@ -14,7 +14,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from ... import procs
+from .. import procs
 
 __all__ = ["ProcessId", "find_by_argument"]
 

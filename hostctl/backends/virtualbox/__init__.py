@@ -1,0 +1,1 @@
+"""VirtualBox: its machines, through pyvbox in a process of its own, or through VBoxManage."""

@@ -1,0 +1,123 @@
+"""Operations that only look: what a machine is made of, how it does, what is on its screen."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import compat
+from .lock import Steps, is_locked, locked, unlock
+from .machines import adapters, find, pid_of
+from .serve import Operation, Reply
+
+__all__ = ["OPERATIONS"]
+
+UARTS = 4
+WATCH_S = 0.05
+
+
+def view(box: Any, machine: str) -> dict[str, Any]:
+    """Return what a machine is made of."""
+    found = find(box, machine)
+    return {
+        "id": found.id_p,
+        "name": found.name,
+        "state": str(found.state),
+        "pid": pid_of(box, found),
+        "memory_mib": int(found.memory_size),
+        "cpus": int(found.cpu_count),
+        "settings": found.settings_file_path,
+        "nics": [_nic(one) for one in adapters(found) if one.enabled],
+        "uarts": [_uart(found.get_serial_port(slot)) for slot in range(UARTS)],
+        "disks": [_disk(one) for one in found.medium_attachments if one.medium],
+    }
+
+
+def live(box: Any, machine: str) -> Steps:
+    """Return what the running machine itself says: its engine, and the adapters that it has."""
+    found = find(box, machine)
+    session = yield from locked(box, found, shared=True)
+    try:
+        engine = compat.first(session.console, "debugger.executionEngine")
+        uptime = compat.first(session.console, "debugger.uptime")
+        names = {
+            value: name for name, value in box.api.types.constants("VMExecutionEngine").items()
+        }
+        return {
+            "engine": names.get(engine),
+            "uptime_ms": None if uptime is None else int(uptime),
+            "nics": [_nic(one) for one in adapters(session.machine) if one.enabled],
+        }
+    finally:
+        unlock(session)
+
+
+def screenshot(box: Any, machine: str) -> Steps:
+    """Return the first screen as a PNG, and its size in pixels."""
+    found = find(box, machine)
+    session = yield from locked(box, found, shared=True)
+    try:
+        display = session.console.display
+        width, height = display.get_screen_resolution(0)[:2]
+        png = box.library.BitmapFormat.png
+        data = display.take_screen_shot_to_array(0, width, height, png)
+        return Reply({"width": int(width), "height": int(height)}, bytes(data))
+    finally:
+        unlock(session)
+
+
+def watch(box: Any, machine: str) -> Steps:
+    """Tell every change of a machine's state, beginning with the one that it is in; never ends."""
+    found = find(box, machine)
+    last = None
+    while True:
+        state = [str(found.state), is_locked(box, found)]
+        if state != last:
+            last = state
+            yield Reply({"state": state[0], "locked": state[1]})
+        yield WATCH_S
+
+
+def _nic(adapter: Any) -> dict[str, Any]:
+    return {
+        "slot": int(adapter.slot),
+        "kind": str(adapter.adapter_type),
+        "to": str(adapter.attachment_type),
+    }
+
+
+def _uart(port: Any) -> dict[str, Any]:
+    return {
+        "slot": int(port.slot),
+        "enabled": bool(port.enabled),
+        "mode": str(port.host_mode),
+        "server": bool(port.server),
+        "path": port.path,
+    }
+
+
+def _disk(attachment: Any) -> dict[str, Any]:
+    medium = attachment.medium
+    base = medium.base
+    return {
+        "kind": str(attachment.type_p),
+        "path": medium.location,
+        "base": base.location if base and base.id_p != medium.id_p else None,
+        "virtual_bytes": int(medium.logical_size),
+        "used_bytes": _used(medium.location),
+    }
+
+
+def _used(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+OPERATIONS: dict[str, Operation] = {
+    "machine.view": view,
+    "machine.live": live,
+    "machine.screenshot": screenshot,
+    "machine.watch": watch,
+}

@@ -1,0 +1,67 @@
+"""Our agent brought into a guest with the Additions and nothing of ours, and taken out again."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hostctl.attach import attach, detach
+from hostctl.backends.virtualbox.guest import GuestEndpoint
+from hostctl.connect import Site, open_channel
+from hostctl_channels.interface import Command
+from hostctl_channels.links.interface import Endpoint
+from hostctl_channels.links.stream import UnixEndpoint
+from hostctl_channels.ports import GUEST_CONTROL, SERIAL
+from tests.twin import StillPulse
+
+from .laboratory import PASSWORD
+from .machine import LabMachine
+from .test_channel import place_of
+
+pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+
+
+def site_of(machine: LabMachine, folder: Path) -> Site:
+    """Return where the machine's lines are, as the back end tells it, with a login."""
+    login = folder / "login.toml"
+    login.write_text(f'user = "root"\npassword = "{PASSWORD}"\n')
+    login.chmod(0o600)
+    endpoints: dict[str, Endpoint] = {
+        SERIAL: UnixEndpoint(machine.agent_path),
+        GUEST_CONTROL: GuestEndpoint(place_of(machine.lab), machine.name),
+    }
+    return Site(endpoints, folder, StillPulse(), login)
+
+
+async def test_guest_control_brings_the_agent_to_the_uart(
+    booted: LabMachine, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(booted.restore, "mute")
+    await asyncio.to_thread(booted.await_additions)
+    site, record = site_of(booted, tmp_path), tmp_path / "attached.json"
+    plan = await attach(site, record, None, dry_run=True)
+    assert (plan.foothold, plan.channel) == ("guestcontrol", "serial")
+    assert not record.exists()
+    await attach(site, record, None)
+    channel = open_channel(site.endpoints, tmp_path, site.pulse, only="serial")
+    assert (await channel.exec(Command.of("uname"))).stdout == b"Linux\n"
+    await channel.close()
+    await detach(site, record)
+    assert not record.exists()
+    await asyncio.to_thread(booted.restore)
+
+
+async def test_the_best_line_is_guest_control_where_somebody_logs_in(
+    ready: LabMachine, tmp_path: Path
+) -> None:
+    site = site_of(ready, tmp_path)
+    channel = open_channel(site.endpoints, tmp_path, site.pulse, login=site.login)
+    assert (await channel.exec(Command.of("uname"))).exit.ok
+    assert channel.line is not None
+    assert channel.line.key == "guestcontrol"
+    await channel.close()
+    nobody = open_channel(site.endpoints, tmp_path, site.pulse)
+    assert (await nobody.exec(Command.of("uname"))).exit.ok
+    assert nobody.line is not None
+    assert nobody.line.key == "serial"
+    await nobody.close()
