@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .backends.interface import DiskSpec, MachineSpec
 from .backends.registry import new_options, open_backend
 from .errors import BackendError, ConfigError, MachineNotFound
 from .machine import Machine
 from .state import Home, MachineFiles, read_json, write_json
+
+if TYPE_CHECKING:
+    from .group import Group
 
 __all__ = ["Controller"]
 
@@ -53,11 +56,17 @@ class Controller:
             await machine.close()
 
     async def create(
-        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+        self,
+        spec: MachineSpec,
+        *,
+        backend: str = BACKEND,
+        connect: str | None = None,
+        tags: Collection[str] = (),
     ) -> Machine:
         """Make a machine, stopped. All or nothing.
 
         `connect` is the libvirt to make it on, as a URI; by default the one that virsh would take.
+        By `tags` it is selected later.
 
         Raises:
             MachineExists: the name is taken.
@@ -72,6 +81,10 @@ class Controller:
             finally:
                 await maker.close()
             _write(files, backend, spec, options)
+            if tags:
+                from .tags import write_tags
+
+                write_tags(files, tags)
         return self.machine(spec.name)
 
     async def adopt(
@@ -135,6 +148,46 @@ class Controller:
         machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
         self._machines[name] = machine
         return machine
+
+    def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
+        """Return the names of the machines that words mean: names, patterns, @tags; see pattern.py.
+
+        A plain name is returned whether there is such a machine or not.
+
+        Raises:
+            NothingMatches: a pattern or a tag means no machine; fine with `allow_empty`.
+            ConfigError: a word could never mean one.
+        """
+        from .pattern import parse, select  # here, as the next: one plain name needs neither
+        from .tags import read_tags
+
+        selectors = parse(words)
+        known: dict[str, Collection[str]] = dict.fromkeys(self.home.names(), ())
+        if any(selector.is_tag for selector in selectors):
+            known = {name: read_tags(self.home.files(name)) for name in known}
+        return select(selectors, known, allow_empty=allow_empty)
+
+    def select(
+        self,
+        *words: str,
+        parallel: int | None = None,
+        fail_fast: bool = False,
+        allow_empty: bool = False,
+    ) -> Group:
+        """Return the machines that words mean, as one: "web", "1.2.*", "web-[0-9]", "@ci".
+
+        What it is told is done on up to `parallel` (16) machines at once; with `fail_fast` the
+        first failure ends the rest.
+
+        Raises:
+            NothingMatches: a pattern or a tag means no machine; fine with `allow_empty`.
+            MachineNotFound: there is no machine of a plain name.
+            ConfigError: a word could never mean one.
+        """
+        from .group import Group
+
+        names = self.names(*words, allow_empty=allow_empty)
+        return Group(map(self.machine, names), parallel=parallel, fail_fast=fail_fast)
 
     def machines(self) -> tuple[Machine, ...]:
         """Return all machines, sorted by name; one that cannot be read is only warned of."""

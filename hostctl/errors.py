@@ -6,6 +6,7 @@
     ├── ConfigError                   (ValueError) what was asked for cannot be
     ├── BackendError                  the hypervisor, or this host
     │   ├── MachineNotFound           (LookupError)
+    │   ├── NothingMatches            (LookupError) .selector: a pattern or tag without a machine
     │   ├── MachineExists
     │   ├── WrongState                .state, .move, .moves: what is allowed now
     │   ├── Busy                      (TimeoutError) .holder_pid: another hostctl is at work
@@ -19,6 +20,8 @@
     │   └── SnapshotError             .tag
     │       ├── SnapshotNotFound      (LookupError)
     │       └── SnapshotExists
+    ├── GroupFailed                   .outcomes: some machines of a group failed
+    ├── Skipped                       not done, or not to its end, because another machine failed
     ├── ChannelError                  the line to the guest   ┐
     ├── ProtocolError                 bytes that break rules   │ hostctl_channels.errors
     └── GuestError                    the guest said no        ┘
@@ -29,6 +32,7 @@ A message is one lower-case line: what was tried, on what, what came back. The w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hostctl_channels.errors import (
     ChannelClosed,
@@ -50,6 +54,9 @@ from hostctl_channels.errors import (
     TransferFailed,
 )
 
+if TYPE_CHECKING:
+    from .fanout import Outcome
+
 __all__ = [
     "AttachFailed",
     "BackendError",
@@ -62,6 +69,7 @@ __all__ = [
     "CommandFailed",
     "ConfigError",
     "DeadlineExceeded",
+    "GroupFailed",
     "GuestError",
     "HostctlError",
     "JobNotFound",
@@ -70,12 +78,14 @@ __all__ = [
     "MachineExists",
     "MachineNotFound",
     "MonitorError",
+    "NothingMatches",
     "OutputTooLarge",
     "PortHeld",
     "PortsBusy",
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
+    "Skipped",
     "SnapshotError",
     "SnapshotExists",
     "SnapshotNotFound",
@@ -101,6 +111,16 @@ class MachineNotFound(BackendError, LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no machine named {name!r}", hint="hostctl list")
         self.name = name
+
+
+class NothingMatches(BackendError, LookupError):
+    """A pattern or a tag means no machine, or no job; nothing was done."""
+
+    def __init__(self, selector: str, what: str = "machine") -> None:
+        super().__init__(
+            f"no {what} matches {selector!r}", hint="--allow-empty makes that no error"
+        )
+        self.selector = selector
 
 
 class MachineExists(BackendError):
@@ -216,3 +236,15 @@ class SnapshotExists(SnapshotError):
             tag,
             hint=f"hostctl snapshot delete {name} {tag}",
         )
+
+
+class Skipped(HostctlError):
+    """It was not done on this machine, or given up half way, because another one failed first."""
+
+
+class GroupFailed(HostctlError):
+    """Some machines of a group failed; `outcomes` are theirs, the others did what was asked."""
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome[object]]) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)

@@ -18,7 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .job import Job as AsyncJob
     from .job import JobStatus
     from .report import MachineReport
+    from .sync_group import Group
 
 __all__ = ["Controller", "Job", "Machine", "Process"]
 
@@ -77,9 +78,14 @@ class Controller:
             self._loop.close()
 
     def create(
-        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+        self,
+        spec: MachineSpec,
+        *,
+        backend: str = BACKEND,
+        connect: str | None = None,
+        tags: Collection[str] = (),
     ) -> Machine:
-        made = self._async.create(spec, backend=backend, connect=connect)
+        made = self._async.create(spec, backend=backend, connect=connect, tags=tags)
         return Machine(self._loop, self._loop.call(made))
 
     def adopt(self, domain: str, *, connect: str | None = None, name: str | None = None) -> Machine:
@@ -99,6 +105,21 @@ class Controller:
 
     def machine(self, name: str) -> Machine:
         return Machine(self._loop, self._async.machine(name))
+
+    def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
+        return self._async.names(*words, allow_empty=allow_empty)
+
+    def select(
+        self,
+        *words: str,
+        parallel: int | None = None,
+        fail_fast: bool = False,
+        allow_empty: bool = False,
+    ) -> Group:
+        from .sync_group import Group
+
+        how = {"fail_fast": fail_fast, "allow_empty": allow_empty}
+        return Group(self._loop, self._async.select(*words, parallel=parallel, **how))
 
     def machines(self) -> tuple[Machine, ...]:
         return tuple(Machine(self._loop, machine) for machine in self._async.machines())
@@ -175,6 +196,15 @@ class Machine:
         self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120
     ) -> None:
         self._loop.call(self._async.wait(state, timeout_s))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self._async.tags
+
+    def change_tags(
+        self, *, add: Iterable[str] = (), remove: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        return self._loop.call(self._async.change_tags(add=add, remove=remove))
 
     def channels(self) -> tuple[Look, ...]:
         return self._loop.call(self._async.channels())
