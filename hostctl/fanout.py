@@ -139,9 +139,10 @@ class Fanout(Generic[T]):
         self._fail_fast = fail_fast
         self._is_failure = is_failure
         self._holding = holding or contextlib.nullcontext()
-        self._todo = iter(self._names)
+        self._todo = iter(self._names)  # shared by the workers: each takes the next
         self._since: dict[str, float] = {}  # when those that were begun were begun
         self._is_begun = False
+        self._is_over = False  # one has failed, and that ends all
 
     def __await__(self) -> Generator[Any, None, Results[T]]:
         return self._all().__await__()
@@ -181,19 +182,19 @@ class Fanout(Generic[T]):
         self, arrived: asyncio.Queue[Outcome[T] | None], workers: int
     ) -> AsyncGenerator[Outcome[T], None]:
         """Yield outcomes until every worker has ended, or one has failed and that ends all."""
-        while workers:
+        while workers and not (self._is_over and arrived.empty()):
             outcome = await arrived.get()
             if outcome is None:
                 workers -= 1
                 continue
             yield outcome
-            if self._fail_fast and self._has_failed(outcome):
-                return
 
     async def _work(self, arrived: asyncio.Queue[Outcome[T] | None]) -> None:
         try:
-            for name in self._todo:  # shared: each takes the next
-                arrived.put_nowait(await self._one(name))
+            while not self._is_over and (name := next(self._todo, None)) is not None:
+                outcome = await self._one(name)
+                self._is_over |= self._fail_fast and self._has_failed(outcome)
+                arrived.put_nowait(outcome)
         finally:
             arrived.put_nowait(None)
 
