@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from .errors import ConfigError, NothingMatches
 
-__all__ = ["Selector", "is_group", "parse", "select"]
+__all__ = ["Selector", "parse", "select"]
 
 TAG: Final = "@"
 SEPARATOR: Final = ","
@@ -64,11 +64,6 @@ def parse(words: Sequence[str]) -> tuple[Selector, ...]:
             no name has.
     """
     return tuple(map(_parse, _split(words)))
-
-
-def is_group(words: Sequence[str]) -> bool:
-    """Tell whether words may mean several machines: anything but one plain name."""
-    return len(words) != 1 or any(char in words[0] for char in "@,*?[")
 
 
 def select(

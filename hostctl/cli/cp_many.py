@@ -59,7 +59,11 @@ def get(args: argparse.Namespace, names: str, source: str, destination: str) -> 
     async def one(machine: Machine, bar: Progress) -> Landed:
         with own_folder(landing(Path(destination), machine.name, source)) as target:
             info = await machine.get(
-                os.fsencode(source), target, stat=args.preserve, verify=args.verify, progress=bar
+                os.fsencode(source),
+                str(target),
+                stat=args.preserve,
+                verify=args.verify,
+                progress=bar,
             )
         cp.set_attributes(args, str(target), info)
         return str(target), info

@@ -70,7 +70,7 @@ class Quiet(Board):
 
 
 def is_group(words: Sequence[str]) -> bool:
-    """Tell whether words may mean several machines. As pattern.is_group, which is not loaded."""
+    """Tell whether words may mean several machines: anything but one plain name."""
     return len(words) != 1 or any(char in words[0] for char in "@,*?[")
 
 
@@ -166,6 +166,10 @@ class _Run:
 
     async def _fail(self, name: str, error: Exception) -> None:
         code = self._codes[name] = exit_for(render.leaf(error), self._args.label)
+        if self._args.verbose > 1:
+            import traceback
+
+            traceback.print_exception(error)
         text = render.error_line(error)
         event = {"event": "failed", "name": name, "code": int(code), "error": text}
         await self._board.tell(

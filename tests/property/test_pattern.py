@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostctl.backends.interface import MachineSpec
+from hostctl.cli.several import is_group
 from hostctl.errors import ConfigError, NothingMatches
-from hostctl.pattern import is_group, parse, select
+from hostctl.pattern import parse, select
 
 NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
 # Few letters, so that names and patterns meet; ranges of one kind, which every locale agrees on.

@@ -3,7 +3,7 @@
 import pytest
 
 from hostctl.errors import ConfigError, NothingMatches
-from hostctl.pattern import MAX_PATTERN, is_group, parse, select
+from hostctl.pattern import MAX_PATTERN, parse, select
 
 KNOWN = {
     "1.2.3": (),
@@ -73,18 +73,3 @@ def test_a_match_is_all_or_nothing() -> None:
 def test_what_could_never_match_is_a_mistake(word: str) -> None:
     with pytest.raises(ConfigError, match="names no machines"):
         parse([word])
-
-
-@pytest.mark.parametrize(
-    ("words", "group"),
-    [
-        ("web", False),
-        ("1.2.3", False),
-        ("web db", True),
-        ("w*", True),
-        ("@ci", True),
-        ("a,b", True),
-    ],
-)
-def test_one_plain_name_is_no_group(words: str, group: bool) -> None:
-    assert is_group(words.split()) == group
