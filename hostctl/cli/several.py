@@ -144,6 +144,7 @@ class _Run:
     async def over(self, chosen: Chosen, act: Callable[[str], Awaitable[object]], what: str) -> int:
         from hostctl.fanout import Fanout
 
+        _make_room(len(chosen.names))
         work = Fanout(
             chosen.names,
             act,
@@ -198,6 +199,16 @@ class _Run:
         }
         text = _summary(counts, failed, what) + f" ({units.show_duration(duration_s)})"
         await self._board.tell(event, text, is_bad=bool(failed or self._skipped))
+
+
+def _make_room(machines: int) -> None:
+    """Let us have enough descriptors: a machine that was just spoken to keeps six for a second."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 256 + 8 * machines) if hard != resource.RLIM_INFINITY else 256 + 8 * machines
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _summary(counts: dict[str, int], failed: list[str], what: str) -> str:
