@@ -25,6 +25,7 @@ from .exits import Exit, UsageError
 # One frame of the wire, for each costs the guest a fork; our pipe is widened to it.
 STDIN_CHUNK: Final = 1 << 20
 Feed = Callable[[Process], Coroutine[Any, Any, None]]  # carries input to a command
+_NOT_FOUND: Final = 127  # as the guest's shell has it
 _RELAYED: Final = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP"}
 
 
@@ -42,7 +43,10 @@ def exec_(args: argparse.Namespace) -> int:
         from . import exec_many
 
         return exec_many.run(args, argv, env)
-    return opening.run(_exec(args, argv, env))
+    code = opening.run(_exec(args, argv, env))
+    if code == _NOT_FOUND and "--" in args.command:
+        render.say(f"several machines are one word: {args.name},{args.command[0]} before the --")
+    return code
 
 
 def guest_argv(words: list[str], *, shell: bool) -> tuple[bytes, ...]:

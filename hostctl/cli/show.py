@@ -63,7 +63,8 @@ def _interfaces(report: MachineReport) -> tuple[str, ...] | None:
 def _lines(report: MachineReport) -> Iterator[tuple[str, str]]:
     yield "name", report.name
     yield "state", _state(report)
-    yield "tags", ", ".join(report.tags) or "-"
+    if report.tags:
+        yield "tags", ", ".join(report.tags)
     yield "image", report.image or "-"
     yield "shape", f"{report.cpus} CPU, {units.show_size(report.memory_mib * 2**20)} memory"
     yield "runs on", report.hypervisor

@@ -303,6 +303,16 @@ def test_what_is_kept_of_a_line_without_an_end_is_bounded() -> None:
     assert lines.close() == b""
 
 
+def test_names_apart_are_told_to_be_written_together(
+    fleet: FakeController, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ends(fleet.machine("db"), 127)
+    assert main(["exec", "db", "web-1", "--", "id"]) == 127
+    assert "several machines are one word: db,web-1 before the --" in capfd.readouterr().err
+    assert main(["exec", "db", "--", "nothing"]) == 127
+    assert capfd.readouterr().err == ""
+
+
 # Files
 
 
