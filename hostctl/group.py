@@ -86,6 +86,11 @@ class Group:
     describe = _verb(Machine.describe)
     change_tags = _verb(Machine.change_tags)
 
+    channels = _verb(Machine.channels)
+    attach = _verb(Machine.attach)
+    detach = _verb(Machine.detach)
+    fetch_console_log = _verb(Machine.fetch_console_log)
+
     save_snapshot = _verb(Machine.save_snapshot)
     list_snapshots = _verb(Machine.list_snapshots)
     restore_snapshot = _verb(Machine.restore_snapshot)

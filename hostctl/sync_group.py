@@ -93,6 +93,11 @@ class Group:
     describe = _verb(AsyncGroup.describe)
     change_tags = _verb(AsyncGroup.change_tags)
 
+    channels = _verb(AsyncGroup.channels)
+    attach = _verb(AsyncGroup.attach)
+    detach = _verb(AsyncGroup.detach)
+    fetch_console_log = _verb(AsyncGroup.fetch_console_log)
+
     save_snapshot = _verb(AsyncGroup.save_snapshot)
     list_snapshots = _verb(AsyncGroup.list_snapshots)
     restore_snapshot = _verb(AsyncGroup.restore_snapshot)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -98,10 +99,10 @@ class Fleet:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            for twin in self.twins.values():
-                for agent in twin.agents:
-                    agent.wait()
+            time.sleep(0.01)
         for twin in self.twins.values():
+            for agent in twin.agents:
+                agent.wait()
             for folder in (path for agent in twin.agents for path in twin._run_folders(agent.pid)):
                 shutil.rmtree(folder, ignore_errors=True)
 

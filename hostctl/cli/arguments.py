@@ -268,6 +268,7 @@ def logs(parser: argparse.ArgumentParser) -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--stdout", dest="only", action="store_const", const=1, help="stdout alone")
     only.add_argument("--stderr", dest="only", action="store_const", const=2, help="stderr alone")
+    _add_json(parser)
 
 
 def signal(parser: argparse.ArgumentParser) -> None:

@@ -167,17 +167,20 @@ def _asked(controller: Controller, args: argparse.Namespace) -> several.Chosen:
 async def _logs(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
         chosen = await _chosen(controller, args, args.jobs)
-        printer = Printer(Taps().write, json=False, prefix=chosen.is_group)
+        printer = Printer(Taps().write, json=args.json, prefix=chosen.is_group)
+        is_cut = args.json or chosen.is_group  # into whole lines
 
         async def one(text: str) -> None:
-            out = Voice(printer, text) if chosen.is_group else Taps()
+            out = Voice(printer, text) if is_cut else Taps()
             async for stream, data in _find(controller, text).follow(wait=args.follow):
                 if args.only in (None, stream):
                     await out.write(stream, data)
             if isinstance(out, Voice):
                 await out.close()
 
-        return await several.each(args, chosen, one, _untold, board=several.Quiet(), what="job")
+        return await several.each(
+            args, chosen, one, _untold, board=several.Quiet(printer), what="job"
+        )
 
 
 async def _wait(args: argparse.Namespace) -> int:

@@ -60,13 +60,19 @@ class Board:
 class Quiet(Board):
     """Tells what failed, and nothing else: for what is asked for its output."""
 
-    def __init__(self) -> None:
-        super().__init__(json=False)
+    def __init__(self, board: Board | None = None) -> None:
+        super().__init__(json=board is not None and board.json)
+        self._board = board
 
     async def tell(self, event: Event, text: str, *, is_bad: bool = False) -> None:
         """See Board."""
-        if is_bad:
-            render.say(text)
+        if is_bad or self.json:
+            await super().tell(event, text, is_bad=is_bad)
+
+    async def put(self, event: Event) -> None:
+        """See Board."""
+        if self._board is not None:
+            await self._board.put(event)
 
 
 def is_group(words: Sequence[str]) -> bool:

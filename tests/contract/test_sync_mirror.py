@@ -63,6 +63,18 @@ def test_the_results_are_equal(ours: type[Any], twin: type[Any]) -> None:
             assert str(inspect.signature(public(twin)[name]).return_annotation) == expected, name
 
 
+def test_a_group_has_every_verb_of_a_machine() -> None:
+    """But for its console, which is one terminal, and its closing, which is a controller's."""
+    asked = {name for name, value in public(machine.Machine).items() if returns_later(value)}
+    verbs = {name for name, value in public(group.Group).items() if callable(value)}
+    assert asked - verbs == {"console_endpoint", "close"}
+    assert verbs - asked == {"each"}
+
+
+def returns_later(value: object) -> bool:
+    return inspect.iscoroutinefunction(value)
+
+
 def test_nothing_of_the_twin_waits() -> None:
     for _, twin in PAIRS:
         assert not any(inspect.iscoroutinefunction(value) for value in public(twin).values())

@@ -65,6 +65,9 @@ def test_jobs_of_a_group_from_start_to_end(home: Home, capfd: pytest.CaptureFixt
     assert (summary["jobs"], summary["failed"], summary["code"]) == (10, 10, 4)
     assert main(["logs", "vm.1.*/*"]) == 0
     assert sorted(capfd.readouterr().out.splitlines()) == sorted(f"{id}: hello" for id in ids)
+    assert main(["logs", "--json", ids[0]]) == 0
+    (event,) = map(json.loads, capfd.readouterr().out.splitlines())
+    assert event == {"event": "output", "name": ids[0], "stream": "stdout", "text": "hello\n"}
     assert main(["signal", "vm.1.*/*", "TERM"]) == 0, "quiet when they have ended"
     assert main(["forget", *ids[:5]]) == 0
     assert main(["forget", "vm.1.*/*"]) == 0
