@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .backends.report import Snapshot
     from .controller import Controller
     from .errors import HostctlError
+    from .fanout import Outcome, Results
+    from .group import Group
     from .lifecycle import MachineState
     from .machine import Machine
     from .report import MachineReport
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Controller",
     "DiskSpec",
+    "Group",
     "Home",
     "HostctlError",
     "Machine",
     "MachineReport",
     "MachineSpec",
     "MachineState",
+    "Outcome",
+    "Results",
     "Snapshot",
 ]
 
@@ -41,12 +46,15 @@ __version__ = "0.1.0"
 _MODULES = {
     "Controller": "controller",
     "DiskSpec": "backends.interface",
+    "Group": "group",
     "Home": "state",
     "HostctlError": "errors",
     "Machine": "machine",
     "MachineReport": "report",
     "MachineSpec": "backends.interface",
     "MachineState": "lifecycle",
+    "Outcome": "fanout",
+    "Results": "fanout",
     "Snapshot": "backends.report",
 }
 

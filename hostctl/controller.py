@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from .state import Home, MachineFiles, read_json, write_json
 
 if TYPE_CHECKING:
     from .backends.interface import Progress
+    from .group import Group
     from .journal import Event
     from .template import Template
 
@@ -62,19 +63,32 @@ class Controller:
             await machine.close()
 
     async def create(
-        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+        self,
+        spec: MachineSpec,
+        *,
+        backend: str = BACKEND,
+        connect: str | None = None,
+        tags: Collection[str] = (),
     ) -> Machine:
         """Make a machine, stopped. All or nothing.
 
         `connect` is the libvirt to make it on, as a URI; by default the one that virsh would take.
+        By `tags` it is selected later.
 
         Raises:
             MachineExists: the name is taken.
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
-        return await self._make(_resolved(spec), backend, new_options(backend, spec.name, connect))
+        options = new_options(backend, spec.name, connect)
+        return await self._make(_resolved(spec), backend, options, tags)
 
-    async def _make(self, spec: MachineSpec, backend: str, options: Mapping[str, Any]) -> Machine:
+    async def _make(
+        self,
+        spec: MachineSpec,
+        backend: str,
+        options: Mapping[str, Any],
+        tags: Collection[str] = (),
+    ) -> Machine:
         async with self.home.staging(spec.name) as files:
             maker = open_backend(backend, spec, files, options)
             try:
@@ -82,6 +96,10 @@ class Controller:
             finally:
                 await maker.close()
             _write(files, backend, spec, options)
+            if tags:
+                from .tags import write_tags
+
+                write_tags(files, tags)
         Journal(self.home.journal).note(spec.name, "created")
         return self.machine(spec.name)
 
@@ -252,6 +270,46 @@ class Controller:
         machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
         self._machines[name] = machine
         return machine
+
+    def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
+        """Return the names of the machines that words mean: names, patterns, @tags; see pattern.py.
+
+        A plain name is returned whether there is such a machine or not.
+
+        Raises:
+            NothingMatches: a pattern or a tag means no machine; fine with `allow_empty`.
+            ConfigError: a word could never mean one.
+        """
+        from .pattern import parse, select  # here, as the next: one plain name needs neither
+        from .tags import read_tags
+
+        selectors = parse(words)
+        known: dict[str, Collection[str]] = dict.fromkeys(self.home.names(), ())
+        if any(selector.is_tag for selector in selectors):
+            known = {name: read_tags(self.home.files(name)) for name in known}
+        return select(selectors, known, allow_empty=allow_empty)
+
+    def select(
+        self,
+        *words: str,
+        parallel: int | None = None,
+        fail_fast: bool = False,
+        allow_empty: bool = False,
+    ) -> Group:
+        """Return the machines that words mean, as one: "web", "1.2.*", "web-[0-9]", "@ci".
+
+        What it is told is done on up to `parallel` (16) machines at once; with `fail_fast` the
+        first failure ends the rest.
+
+        Raises:
+            NothingMatches: a pattern or a tag means no machine; fine with `allow_empty`.
+            MachineNotFound: there is no machine of a plain name.
+            ConfigError: a word could never mean one.
+        """
+        from .group import Group
+
+        names = self.names(*words, allow_empty=allow_empty)
+        return Group(map(self.machine, names), parallel=parallel, fail_fast=fail_fast)
 
     def machines(self) -> tuple[Machine, ...]:
         """Return all machines, sorted by name; one that cannot be read is only warned of."""

@@ -6,6 +6,7 @@
     ├── ConfigError                   (ValueError) what was asked for cannot be
     ├── BackendError                  the hypervisor, or this host
     │   ├── MachineNotFound           (LookupError)
+    │   ├── NothingMatches            (LookupError) .selector: a pattern or tag without a machine
     │   ├── MachineExists
     │   ├── WrongState                .state, .move, .moves: what is allowed now
     │   ├── Busy                      (TimeoutError) .holder_pid: another hostctl is at work
@@ -24,6 +25,8 @@
     │       ├── TemplateExists
     │       ├── TemplateInUse         .users: what has to go first
     │       └── TemplateUnfit         another QEMU, or damaged
+    ├── GroupFailed                   .outcomes: some machines of a group failed
+    ├── Skipped                       not done, or not to its end, because another machine failed
     ├── ChannelError                  the line to the guest   ┐
     ├── ProtocolError                 bytes that break rules   │ hostctl_channels.errors
     └── GuestError                    the guest said no        ┘
@@ -34,6 +37,7 @@ A message is one lower-case line: what was tried, on what, what came back. The w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hostctl_channels.errors import (
     ChannelClosed,
@@ -55,6 +59,9 @@ from hostctl_channels.errors import (
     TransferFailed,
 )
 
+if TYPE_CHECKING:
+    from .fanout import Outcome
+
 __all__ = [
     "AttachFailed",
     "BackendError",
@@ -67,6 +74,7 @@ __all__ = [
     "CommandFailed",
     "ConfigError",
     "DeadlineExceeded",
+    "GroupFailed",
     "GuestError",
     "HostctlError",
     "JobNotFound",
@@ -75,12 +83,14 @@ __all__ = [
     "MachineExists",
     "MachineNotFound",
     "MonitorError",
+    "NothingMatches",
     "OutputTooLarge",
     "PortHeld",
     "PortsBusy",
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
+    "Skipped",
     "SnapshotError",
     "SnapshotExists",
     "SnapshotNotFound",
@@ -111,6 +121,16 @@ class MachineNotFound(BackendError, LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no machine named {name!r}", hint="hostctl list")
         self.name = name
+
+
+class NothingMatches(BackendError, LookupError):
+    """A pattern or a tag means no machine, or no job; nothing was done."""
+
+    def __init__(self, selector: str, what: str = "machine") -> None:
+        super().__init__(
+            f"no {what} matches {selector!r}", hint="--allow-empty makes that no error"
+        )
+        self.selector = selector
 
 
 class MachineExists(BackendError):
@@ -266,3 +286,15 @@ class SnapshotExists(SnapshotError):
             tag,
             hint=f"hostctl snapshot delete {name} {tag}",
         )
+
+
+class Skipped(HostctlError):
+    """It was not done on this machine, or given up half way, because another one failed first."""
+
+
+class GroupFailed(HostctlError):
+    """Some machines of a group failed; `outcomes` are theirs, the others did what was asked."""
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome[object]]) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)

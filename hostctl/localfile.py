@@ -8,11 +8,14 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from .errors import ConfigError
 
-__all__ = ["replacing", "sized"]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["SharedSource", "replacing", "sized"]
 
 SPOOL_BYTES = 8 * 1024 * 1024  # of a pipe, kept in memory; more goes to an unnamed file
 
@@ -84,6 +87,100 @@ def replacing(destination: str | os.PathLike[str] | BinaryIO) -> Iterator[Binary
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+class SharedSource:
+    """A source that is opened once, and read by many: each has a view with a position of its own.
+
+    As a context manager. A file that has a descriptor and can seek is read where it is, from its
+    present position on; anything else (a pipe) is copied to an unnamed file first, once.
+
+    Raises:
+        ConfigError: the path is a directory, a device or the like.
+        OSError: it cannot be opened or read.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> None:
+        self._source = source
+        self._stack = contextlib.ExitStack()
+        self._fd = -1
+        self._start = self._end = 0
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            if not isinstance(self._source, bytes):
+                self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """How long each view is."""
+        if isinstance(self._source, bytes):
+            return len(self._source)
+        return self._end - self._start
+
+    def view(self) -> BinaryIO:
+        """Return the whole of it, as a file of its own; good until the context is left."""
+        if isinstance(self._source, bytes):
+            return io.BytesIO(self._source)
+        return cast(BinaryIO, _View(self._fd, self._start, self._end))
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        assert not isinstance(self._source, bytes)
+        if isinstance(self._source, (str, os.PathLike)) or _is_regular(self._source):
+            file, size_bytes = stack.enter_context(sized(self._source))
+        else:
+            file, size_bytes = _spooled(self._source, stack)
+        self._fd, self._start = file.fileno(), file.tell()
+        self._end = self._start + size_bytes
+
+
+class _View(io.RawIOBase):
+    """A part of an open file, by `pread`: neither moves the file's own position nor needs it."""
+
+    def __init__(self, fd: int, start: int, end: int) -> None:
+        super().__init__()
+        self._fd, self._start, self._end, self._at = fd, start, end, start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        self._at = max(self._start, base + offset)
+        return self._at - self._start
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")[: max(0, self._end - self._at)]
+        count = os.preadv(self._fd, [view], self._at) if view else 0
+        self._at += count
+        return count
+
+
+def _is_regular(file: BinaryIO) -> bool:
+    try:
+        return file.seekable() and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except OSError:  # no descriptor: it is in memory, or made as it is read
+        return False
+
+
+def _spooled(source: BinaryIO, stack: contextlib.ExitStack) -> tuple[BinaryIO, int]:
+    import shutil  # here, for they are slow to import and seldom used
+    import tempfile
+
+    spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 the stack is one
+    shutil.copyfileobj(source, spool, SPOOL_BYTES // 8)
+    spool.flush()
+    size_bytes = spool.tell()
+    spool.seek(0)
+    return cast(BinaryIO, spool), size_bytes
 
 
 def _mode(path: Path) -> int | None:

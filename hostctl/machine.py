@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -338,6 +338,7 @@ class Machine(Guest):
             snapshots=await self.list_snapshots(),
             directory=self.directory,
             console_log=self.console_log,
+            tags=self.tags,
         )
 
     async def stats(self) -> MachineStats:
@@ -376,6 +377,29 @@ class Machine(Guest):
             if not isinstance(self._backend, Clones):
                 raise _cannot("clone")
             return await self._backend.clone(files.name, files, tag)
+
+    # Tags
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The words that `Controller.select` finds it by, as @WORD; sorted."""
+        from .tags import read_tags
+
+        return read_tags(self._files)
+
+    async def change_tags(
+        self, *, add: Iterable[str] = (), remove: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        """Add tags and remove others; return all that it has now. Repeatable.
+
+        Raises:
+            ConfigError: one is not allowed, by the rule of machine names; nothing was changed.
+        """
+        from .tags import check_tags, write_tags
+
+        gone = set(check_tags(remove))
+        async with self._locked("tag", thaw=False):
+            return write_tags(self._files, (set(self.tags) | set(check_tags(add))) - gone)
 
     # Ways in
 

@@ -37,6 +37,7 @@ class MachineReport:
     snapshots: tuple[Snapshot, ...]
     directory: Path
     console_log: Path
+    tags: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -52,6 +53,7 @@ class MachineReport:
         snapshots: tuple[Snapshot, ...],
         directory: Path,
         console_log: Path,
+        tags: tuple[str, ...],
     ) -> MachineReport:
         """Put together what the spec, the hypervisor and the guest say."""
         return cls(
@@ -76,4 +78,5 @@ class MachineReport:
             snapshots=snapshots,
             directory=directory,
             console_log=console_log,
+            tags=tags,
         )

@@ -106,6 +106,11 @@ class MachineFiles:
         return self.directory / "channel"
 
     @property
+    def tags(self) -> Path:
+        """The tags that select it; absent if there is none."""
+        return self.directory / "tags.json"
+
+    @property
     def frozen(self) -> Path:
         """There while somebody holds the guest's file systems frozen, or was killed doing so."""
         return self.directory / "frozen"

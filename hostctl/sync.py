@@ -22,7 +22,9 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
+    Collection,
     Coroutine,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from .report import MachineReport
     from .state import MachineFiles
     from .stats import MachineStats
+    from .sync_group import Group
     from .template import Template
 
 __all__ = ["Controller", "Job", "Machine", "Process"]
@@ -89,9 +92,14 @@ class Controller:
             self._loop.close()
 
     def create(
-        self, spec: MachineSpec, *, backend: str = BACKEND, connect: str | None = None
+        self,
+        spec: MachineSpec,
+        *,
+        backend: str = BACKEND,
+        connect: str | None = None,
+        tags: Collection[str] = (),
     ) -> Machine:
-        made = self._async.create(spec, backend=backend, connect=connect)
+        made = self._async.create(spec, backend=backend, connect=connect, tags=tags)
         return Machine(self._loop, self._loop.call(made))
 
     def create_template(
@@ -165,6 +173,21 @@ class Controller:
     ) -> Iterator[Event]:
         watched = self._async.events(*patterns, heartbeat_s=heartbeat_s, every_beat=every_beat)
         return self._loop.iterate(watched)
+
+    def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
+        return self._async.names(*words, allow_empty=allow_empty)
+
+    def select(
+        self,
+        *words: str,
+        parallel: int | None = None,
+        fail_fast: bool = False,
+        allow_empty: bool = False,
+    ) -> Group:
+        from .sync_group import Group
+
+        how = {"fail_fast": fail_fast, "allow_empty": allow_empty}
+        return Group(self._loop, self._async.select(*words, parallel=parallel, **how))
 
     def machines(self) -> tuple[Machine, ...]:
         return tuple(Machine(self._loop, machine) for machine in self._async.machines())
@@ -244,6 +267,15 @@ class Machine:
         self, state: MachineState | Literal["ready"] = "ready", timeout_s: float = 120
     ) -> None:
         self._loop.call(self._async.wait(state, timeout_s))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self._async.tags
+
+    def change_tags(
+        self, *, add: Iterable[str] = (), remove: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        return self._loop.call(self._async.change_tags(add=add, remove=remove))
 
     def channels(self) -> tuple[Look, ...]:
         return self._loop.call(self._async.channels())

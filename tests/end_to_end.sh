@@ -113,6 +113,15 @@ life() {
 	run 124 hostctl exec life --timeout 1s -- sleep 60
 	run 127 hostctl exec life -- no-such-command
 	run 125 hostctl exec nobody -- true
+	step 'several by pattern, tag and list; no match; one that fails'
+	run 0 hostctl create spare --tag spare
+	machines="$machines spare"
+	says 'life: hi' hostctl exec 'lif[e]' -- echo hi
+	run 127 hostctl exec @nobody -- true
+	run 125 hostctl exec life,@spare -- true
+	has "2 machines: 1 ok, 1 failed: spare"
+	says life hostctl list -q 'l*'
+	gone spare
 	step 'both streams apart; stdin, environment, folder, user'
 	run 0 hostctl exec life -- sh -c 'echo out; echo err >&2'
 	[ "$out/$err" = out/err ] || fail "streams: '$out' and '$err'"

@@ -15,6 +15,7 @@ _Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 SHELLS: Final = ("bash", "zsh", "fish")
 CHANNELS: Final = ("auto", "agent", "qga", "guestcontrol", "serial", "console")  # connect.LINES
+_SEVERAL: Final = "the machine; or several: names, patterns like 'web-[0-9]', tags like @ci"
 
 # What shtab puts into the completion scripts; completion.py defines the shell function.
 _MACHINE: Final = {
@@ -28,6 +29,13 @@ def create(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl create`."""
     _add_new_name(parser)
     _add_shape(parser)
+    parser.add_argument(
+        "--tag",
+        metavar="TAG",
+        action="append",
+        default=[],
+        help="a word that selects it later, as @TAG; repeatable: see hostctl tag",
+    )
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--backend",
@@ -77,13 +85,13 @@ def attach(parser: argparse.ArgumentParser) -> None:
 
 def detach(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl detach`."""
-    _add_name(parser)
+    _add_names(parser)
     _add_json(parser)
 
 
 def caps(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl caps`."""
-    _add_name(parser)
+    _add_names(parser)
     _add_json(parser)
 
 
@@ -166,22 +174,40 @@ def screenshot(parser: argparse.ArgumentParser) -> None:
 
 def list_(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl list`."""
+    _add_words(parser, "*", "machines, patterns, @tags (default: all)")
+    _add_allow_empty(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
     _add_json(parser)
 
 
+def tag(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl tag`."""
+    _add_names(parser)
+    for option, text in (("--add", "give them this tag"), ("--remove", "take it away")):
+        parser.add_argument(
+            option, metavar="TAG", action="append", default=[], help=f"{text}; repeatable"
+        )
+    _add_json(parser)
+    parser.epilog = """\
+examples:
+  hostctl tag web-1 web-2 --add ci --remove old
+  hostctl tag web-1              print its tags
+  hostctl exec @ci -- uptime     use one"""
+
+
 def show(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl show`."""
-    _add_name(parser)
+    _add_names(parser)
     _add_json(parser)
 
 
 def wait(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl wait`."""
     action = parser.add_argument(
-        "names", metavar="NAME[/JOB]", nargs="+", help="machines, or jobs: NAME/JOB"
+        "names", metavar="NAME[/JOB]", nargs="+", help=f"{_SEVERAL}; or jobs: NAME/JOB, '@ci/*'"
     )
     _complete(action, _MACHINE)
+    _add_fan_out(parser)
     parser.add_argument(
         "--for",
         dest="goal",
@@ -197,10 +223,8 @@ With jobs the exit status is that of the first that did not end with 0, as exec 
 
 def jobs(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl jobs`."""
-    action = parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="machines (default: all that run)"
-    )
-    _complete(action, _MACHINE)
+    _add_words(parser, "*", f"{_SEVERAL}, which mean those that run (default: all that run)")
+    _add_fan_out(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="NAME/JOB only")
     _add_json(parser)
 
@@ -239,33 +263,36 @@ def stats(parser: argparse.ArgumentParser) -> None:
 
 def logs(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl logs`."""
-    _add_job(parser)
+    _add_jobs(parser)
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on until the job ends, as it prints"
     )
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--stdout", dest="only", action="store_const", const=1, help="stdout alone")
     only.add_argument("--stderr", dest="only", action="store_const", const=2, help="stderr alone")
+    _add_json(parser)
 
 
 def signal(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl signal`."""
-    _add_job(parser)
+    _add_jobs(parser)
     parser.add_argument(
         "signal", metavar="SIGNAL", help="TERM, KILL, INT…: to the job and its process group"
     )
+    _add_json(parser)
 
 
 def forget(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl forget`."""
-    parser.add_argument("jobs", metavar="NAME/JOB", nargs="+", help="jobs that have ended")
+    _add_jobs(parser)
     parser.add_argument("-f", "--force", action="store_true", help="kill those that still run")
+    _add_json(parser)
 
 
 def exec_(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl exec`. The guest's words are cut off before argparse sees them."""
     parser.usage = "hostctl exec [options] NAME [options] [--] COMMAND [ARGUMENT ...]"
-    _add_name(parser)
+    _add_group(parser)
     _add_command_options(parser)
     parser.add_argument(
         "-d",
@@ -281,6 +308,13 @@ def exec_(parser: argparse.ArgumentParser) -> None:
     )
     _add_channel(parser)
     _add_steal(parser)
+    parser.add_argument(
+        "--no-prefix",
+        dest="prefix",
+        action="store_false",
+        help="of several machines: print their lines without their names",
+    )
+    _add_json(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
 examples:
@@ -288,9 +322,13 @@ examples:
   hostctl exec --shell web -- 'ls /tmp | wc -l'
   tar c src | hostctl exec -i web -- tar x -C /root
   hostctl exec -d web -- make all
+  hostctl exec 'web-*' -- uptime
+  hostctl exec web,db,@ci --fail-fast -- make test
 
 exit status: the command's own, 128+n when signal n ended it; 124 timed out,
-125 hostctl failed, 126 refused or not executable, 127 not found in the guest.
+125 hostctl failed, 126 refused or not executable, 127 not found in the guest,
+or no machine matches. Of several machines: that of the first that failed, in
+the order of the words and, within a pattern, of the alphabet.
 Ctrl-C, SIGTERM and SIGHUP go to the command; a second Ctrl-C kills it."""
 
 
@@ -390,11 +428,14 @@ def cp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     _add_steal(parser)
     _add_json(parser)
+    _add_fan_out(parser)
     parser.epilog = """\
 examples:
   hostctl cp job.tar web:/tmp/
   hostctl cp --verify sha256 web:/var/log/messages .
   pg_dump db | hostctl cp - db:/root/dump.sql
+  hostctl cp job.tar '@ci:/tmp/'               to every machine with that tag; read once
+  hostctl cp 'web-*:/var/log/messages' logs/   to logs/NAME/messages
 
 A local file with a colon in its name is written ./like:this."""
 
@@ -411,14 +452,14 @@ def snapshot_save(parser: argparse.ArgumentParser) -> None:
 
 def snapshot_tag(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl snapshot restore`, and `delete`, which takes the same."""
-    _add_name(parser)
+    _add_group(parser)
     parser.add_argument("tag", metavar="TAG", help="the snapshot's name")
     _add_json(parser)
 
 
 def snapshot_list(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl snapshot list`."""
-    _add_name(parser)
+    _add_names(parser)
     _add_json(parser)
 
 
@@ -496,6 +537,14 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     _complete(action, _MACHINE)
 
 
+def _add_group(parser: argparse.ArgumentParser) -> None:
+    """Declare one word that may mean several machines, for lines that have further words."""
+    text = "the machine; or several in one word: web,db, 'web-[0-9]', @ci"
+    action = parser.add_argument("name", metavar="NAME", help=text)
+    _complete(action, _MACHINE)
+    _add_fan_out(parser)
+
+
 def _add_connect(parser: _Container) -> None:
     parser.add_argument(
         "--connect",
@@ -526,8 +575,38 @@ def _add_steal(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_names(parser: argparse.ArgumentParser) -> None:
-    action = parser.add_argument("names", metavar="NAME", nargs="+", help="the machine, or several")
+    _add_words(parser, "+", _SEVERAL)
+    _add_fan_out(parser)
+
+
+def _add_words(parser: argparse.ArgumentParser, count: str, text: str) -> None:
+    action = parser.add_argument("names", metavar="NAME", nargs=count, help=text)
     _complete(action, _MACHINE)
+
+
+def _add_fan_out(parser: argparse.ArgumentParser) -> None:
+    """Declare what only matters with several machines."""
+    group = parser.add_argument_group("with several machines")
+    group.add_argument(
+        "--parallel", metavar="N", type=_count, help="how many at once (default: 16)"
+    )
+    end = group.add_mutually_exclusive_group()
+    end.add_argument(
+        "--fail-fast", action="store_true", help="the first that fails ends the others"
+    )
+    end.add_argument(
+        "--keep-going",
+        dest="fail_fast",
+        action="store_false",
+        help="one that fails does not hold up the others (default)",
+    )
+    _add_allow_empty(group)
+
+
+def _add_allow_empty(parser: _Container) -> None:
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="a pattern or @tag without a match is no error"
+    )
 
 
 def _add_new_name(parser: argparse.ArgumentParser) -> None:
@@ -626,6 +705,16 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="NAME/JOB", help="a machine and the id of a job in it")
+
+
+def _add_jobs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "jobs",
+        metavar="NAME/JOB",
+        nargs="+",
+        help="a machine and the id of a job in it; both may be patterns: 'web-*/*', '@ci/*'",
+    )
+    _add_fan_out(parser)
 
 
 def _add_channel(parser: argparse.ArgumentParser) -> None:

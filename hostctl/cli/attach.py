@@ -12,7 +12,7 @@ from hostctl.errors import MachineNotFound
 from hostctl.machine import Machine
 from hostctl_channels.ports import SERIAL
 
-from . import opening, render
+from . import opening, render, several
 from .exits import UsageError
 from .login import keep_login
 
@@ -47,16 +47,21 @@ async def _attach(args: argparse.Namespace) -> int:
 
 async def _detach(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        found = await controller.machine(args.name).detach()
-    _show(args.name, found, args, "detached")
-    return 0
+
+        async def one(name: str) -> Attachment:
+            return await controller.machine(name).detach()
+
+        async def tell(name: str, found: Attachment, _: float) -> None:
+            _show(name, found, args, "detached")
+
+        return await several.each(args, several.chosen(controller, args), one, tell)
 
 
 def _show(name: str, found: Attachment, args: argparse.Namespace, done: str) -> None:
     if args.json:
         fields = {"foothold": found.foothold, "channel": found.channel, "path": found.path or None}
         steps = {"is_service": found.is_service, "steps": list(found.steps)}
-        render.json_out({"name": name, "done": done, **fields, **steps})
+        render.json_out({"event": "done", "name": name, "done": done, **fields, **steps})
         return
     for step in found.steps if done != "detached" else ():
         print(render.safe(step))

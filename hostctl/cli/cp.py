@@ -21,11 +21,13 @@ from hostctl.errors import TransferFailed
 from hostctl.machine import Machine
 from hostctl_channels.interface import FileInfo
 
-from . import opening, render
+from . import opening, render, several
 from .exits import UsageError
 
 STANDARD: Final = "-"
-_REMOTE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
+# One machine's name, or what pattern.py takes for several; a path to be taken for a file has a
+# slash before the colon.
+_REMOTE: Final = re.compile(r"([A-Za-z0-9@*?[][A-Za-z0-9._*?![\],@-]*):(.*)", re.DOTALL)
 _ALL: Final = 0o777  # what a guest may set of a host file's mode: no setuid, no setgid, no sticky
 
 
@@ -44,11 +46,22 @@ def cp(args: argparse.Namespace) -> int:
     source, destination = parse_place(args.source), parse_place(args.destination)
     if (source.machine is None) == (destination.machine is None):
         raise UsageError(_not_across(source, destination))
+    if several.is_group([source.machine or destination.machine or ""]):
+        return _copy_many(args, source, destination)
     if source.machine is not None:
         return opening.run(_copy(args, source, destination, None))
     # Opened before the event loop runs: reading a terminal or a pipe to its end must obey Ctrl-C.
-    with _opened(source.path) as file:
+    with opened(source.path) as file:
         return opening.run(_copy(args, source, destination, file))
+
+
+def _copy_many(args: argparse.Namespace, source: Place, destination: Place) -> int:
+    from . import cp_many
+
+    if source.machine is not None:
+        return cp_many.get(args, source.machine, source.path, destination.path)
+    assert destination.machine is not None
+    return cp_many.put(args, source.path, destination.machine, destination.path)
 
 
 def parse_place(text: str) -> Place:
@@ -78,7 +91,7 @@ async def _copy(
             target, info = await _put(machine, args, source.path, file, destination.path)
     if args.json:
         landed = Place(destination.machine, target)
-        render.json_out(_as_json(source, landed, info, time.monotonic() - began))
+        render.json_out(as_json(source, landed, info, time.monotonic() - began))
     return 0
 
 
@@ -87,11 +100,11 @@ async def _put(
 ) -> tuple[str, FileInfo]:
     """Carry a local file in; a folder at the destination gets it under its own name."""
     size_bytes = os.fstat(file.fileno()).st_size
-    mode, mtime_s = _attributes(args, source, file)
+    mode, mtime_s = attributes(args, source, file)
 
     async def attempt(path: str) -> FileInfo:
         file.seek(0)
-        with render.Bar(_title(source), size_bytes, wanted=_bar(args)) as bar:
+        with render.Bar(title(source), size_bytes, wanted=wants_bar(args)) as bar:
             return await machine.put(
                 file,
                 os.fsencode(path),
@@ -102,10 +115,10 @@ async def _put(
             )
 
     name = "" if source == STANDARD else os.path.basename(source)
-    return await _into(destination, name, attempt)
+    return await into(destination, name, attempt)
 
 
-async def _into(
+async def into(
     destination: str, name: str, attempt: Callable[[str], Awaitable[FileInfo]]
 ) -> tuple[str, FileInfo]:
     """Try the destination, and `name` inside it when it is a folder."""
@@ -130,7 +143,7 @@ async def _get(
     target = _local_target(source, destination)
     sink: BinaryIO | str = sys.stdout.buffer if target == STANDARD else target
     try:
-        with render.Bar(_title(source), None, wanted=_bar(args)) as bar:
+        with render.Bar(title(source), None, wanted=wants_bar(args)) as bar:
             info = await machine.get(
                 os.fsencode(source), sink, stat=args.preserve, verify=args.verify, progress=bar
             )
@@ -139,7 +152,7 @@ async def _get(
             raise _folder(f"{machine.name}:{source}") from err
         raise
     if target != STANDARD:
-        _set_attributes(args, target, info)
+        set_attributes(args, target, info)
     return target, info
 
 
@@ -155,7 +168,7 @@ def _local_target(source: str, destination: str) -> str:
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[BinaryIO]:
+def opened(source: str) -> Iterator[BinaryIO]:
     """Open a local source; what has no size of its own (a pipe) is spooled to a nameless file."""
     standard = source == STANDARD
     with open(0 if standard else _checked(source), "rb", closefd=not standard) as file:
@@ -174,7 +187,7 @@ def _checked(source: str) -> str:
     return source
 
 
-def _attributes(
+def attributes(
     args: argparse.Namespace, source: str, file: BinaryIO
 ) -> tuple[int | None, float | None]:
     """Return the mode and time the copy gets; None leaves them to the guest."""
@@ -184,7 +197,7 @@ def _attributes(
     return stat.S_IMODE(found.st_mode) if args.mode is None else args.mode, found.st_mtime
 
 
-def _set_attributes(args: argparse.Namespace, path: str, info: FileInfo) -> None:
+def set_attributes(args: argparse.Namespace, path: str, info: FileInfo) -> None:
     """Give a fetched file what was asked for. The guest's word on permissions is cut to rwx."""
     if args.preserve and (info.mode is None or info.mtime_s is None):
         render.say(f"{path}: the guest cannot tell permissions and times; they were not kept")
@@ -213,15 +226,15 @@ def _not_across(source: Place, destination: Place) -> str:
     return f"cp: {source} and {destination} are both in machines; copy to this host first"
 
 
-def _title(source: str) -> str:
+def title(source: str) -> str:
     return "standard input" if source == STANDARD else os.path.basename(source) or source
 
 
-def _bar(args: argparse.Namespace) -> bool:
+def wants_bar(args: argparse.Namespace) -> bool:
     return not (args.quiet or args.json)
 
 
-def _as_json(
+def as_json(
     source: Place, destination: Place, info: FileInfo, duration_s: float
 ) -> dict[str, object]:
     return {

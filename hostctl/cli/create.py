@@ -84,14 +84,16 @@ def parse_disk(text: str) -> DiskSpec:
 
 async def _create(args: argparse.Namespace, spec: MachineSpec) -> int:
     async with opening.open_controller() as controller:
-        machine = await controller.create(spec, backend=args.backend, connect=args.connect)
+        machine = await controller.create(
+            spec, backend=args.backend, connect=args.connect, tags=args.tag
+        )
         await _keep_login(machine, args)
         if args.start:
             render.talk(f"{spec.name}: created, starting")
             await machine.start(timeout_s=args.timeout_s)
-        state = (await machine.state()).value
+        state, tags = (await machine.state()).value, list(machine.tags)
     if args.json:
-        render.json_out({"name": spec.name, "image": spec.image, "state": state})
+        render.json_out({"name": spec.name, "image": spec.image, "state": state, "tags": tags})
     else:
         next_step = "" if args.start else f'; next: "hostctl start {spec.name}"'
         render.talk(f"{spec.name}: {'ready' if args.start else 'created'}{next_step}")

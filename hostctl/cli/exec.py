@@ -1,7 +1,8 @@
 """`hostctl exec`: a command in a machine, as if it ran here.
 
-Bytes pass as they come, both ways; signals go in, the exit status comes out. The pieces: `_Taps`
-(our stdout and stderr), `_feed` (our stdin), `_Relay` (our signals).
+Bytes pass as they come, both ways; signals go in, the exit status comes out. The pieces: `Taps`
+(our stdout and stderr), `feed` (our stdin), `Relay` (our signals). Several machines at once, and
+JSON, are exec_many.py's.
 """
 
 import argparse
@@ -12,17 +13,20 @@ import os
 import select
 import signal
 import sys
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
 from hostctl.machine import Machine
 from hostctl_channels.errors import ChannelError, GuestError
 from hostctl_channels.interface import ExitStatus, Process
 
-from . import opening, render, units
+from . import opening, render, several, units
 from .exits import Exit, UsageError
 
 # One frame of the wire, for each costs the guest a fork; our pipe is widened to it.
 STDIN_CHUNK: Final = 1 << 20
+Feed = Callable[[Process], Coroutine[Any, Any, None]]  # carries input to a command
+_NOT_FOUND: Final = 127  # as the guest's shell has it
 _RELAYED: Final = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP"}
 
 
@@ -36,7 +40,14 @@ def exec_(args: argparse.Namespace) -> int:
         return jobs.start(args, argv, env)
     if args.keep is not None:
         raise UsageError("exec: --keep goes with --detach")
-    return opening.run(_exec(args, argv, env))
+    if args.json or several.is_group([args.name]):
+        from . import exec_many
+
+        return exec_many.run(args, argv, env)
+    code = opening.run(_exec(args, argv, env))
+    if code == _NOT_FOUND and "--" in args.command:
+        render.say(f"several machines are one word: {args.name},{args.command[0]} before the --")
+    return code
 
 
 def guest_argv(words: list[str], *, shell: bool) -> tuple[bytes, ...]:
@@ -83,7 +94,7 @@ async def relayed(
     args: argparse.Namespace, machine: Machine, argv: tuple[bytes, ...], env: dict[bytes, bytes]
 ) -> int:
     """Run a command as if it ran here, and return its exit code; our signals are its own."""
-    with _Relay() as relay:
+    with Relay() as relay:
         try:
             status = await _converse_with(args, machine, argv, env, relay)
         except asyncio.CancelledError:
@@ -101,7 +112,7 @@ async def _converse_with(
     machine: Machine,
     argv: tuple[bytes, ...],
     env: dict[bytes, bytes],
-    relay: "_Relay",
+    relay: "Relay",
 ) -> ExitStatus:
     async with machine.process(
         *argv,
@@ -112,14 +123,13 @@ async def _converse_with(
         timeout_s=args.timeout_s,
     ) as process:
         relay.attach(process)
-        return await _converse(process, interactive=args.interactive)
+        return await converse(process, Taps(), feed if args.interactive else None)
 
 
-async def _converse(process: Process, *, interactive: bool) -> ExitStatus:
+async def converse(process: Process, taps: "Tap", feed: Feed | None) -> ExitStatus:
     """Carry the three streams until the command ended and its output is written."""
-    feeder = asyncio.create_task(_feed(process)) if interactive else None
+    feeder = asyncio.create_task(feed(process)) if feed else None
     try:
-        taps = _Taps()
         while (piece := await process.read()) is not None:
             await taps.write(*piece)
         return await process.wait()
@@ -130,7 +140,7 @@ async def _converse(process: Process, *, interactive: bool) -> ExitStatus:
                 await feeder
 
 
-async def _feed(process: Process) -> None:
+async def feed(process: Process) -> None:
     """Carry our stdin to the command, no faster than it reads."""
     with contextlib.suppress(OSError, AttributeError):  # no pipe, no room for wide ones, no Linux
         fcntl.fcntl(0, fcntl.F_SETPIPE_SZ, STDIN_CHUNK)
@@ -169,7 +179,14 @@ async def _stdin_ready() -> None:
         loop.remove_reader(0)
 
 
-class _Taps:
+class Tap(Protocol):
+    """Where output goes."""
+
+    async def write(self, fd: int, chunk: bytes) -> None:
+        """Write it all."""
+
+
+class Taps:
     """Our stdout and stderr: unbuffered, and never holding up the loop for a slow reader.
 
     A pipe that poll calls writable takes PIPE_BUF bytes without blocking, so short pieces are
@@ -229,21 +246,22 @@ def _settle(future: "asyncio.Future[None]", error: OSError | None = None) -> Non
         future.set_exception(error)
 
 
-class _Relay:
-    """Passes our signals to the command.
+class Relay:
+    """Passes our signals to the command, or to all that run now.
 
-    Before there is one, a signal ends us. The second Ctrl-C kills the command, and the third does
+    While there is none, a signal ends us. The second Ctrl-C kills the command, and the third does
     not wait for it any more.
     """
 
     def __init__(self) -> None:
-        self._process: Process | None = None
+        self._processes: list[Process] = []
         self._task = asyncio.current_task()
         self._interrupts = 0
         self.ended_by: Exit | None = None
+        self.told: Exit | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
-    def __enter__(self) -> "_Relay":
+    def __enter__(self) -> "Relay":
         loop = asyncio.get_running_loop()
         for number in _RELAYED:
             loop.add_signal_handler(number, self._receive, number)
@@ -256,25 +274,32 @@ class _Relay:
 
     def attach(self, process: Process) -> None:
         """From now on signals are the command's."""
-        self._process = process
+        self._processes.append(process)
+
+    def detach(self, process: Process) -> None:
+        """Its end is not ours: signals are for those that still run."""
+        self._processes.remove(process)
+
+    def end(self, code: Exit) -> None:
+        """End us, with this code."""
+        self.ended_by = code
+        if self._task is not None:
+            self._task.cancel()
 
     def _receive(self, number: signal.Signals) -> None:
         name = _RELAYED[number]
         if number == signal.SIGINT:
             self._interrupts += 1
             name = "INT" if self._interrupts == 1 else "KILL"
-        if self._process is None or self._interrupts > 2:
-            self._end(number)
+        self.told = Exit(128 + number)
+        if not self._processes or self._interrupts > 2:
+            self.end(self.told)
             return
-        task = asyncio.get_running_loop().create_task(self._send(self._process, name))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        for process in self._processes:
+            task = asyncio.get_running_loop().create_task(self._send(process, name))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
     async def _send(self, process: Process, name: str) -> None:
         with contextlib.suppress(ChannelError, GuestError):  # it ended meanwhile, or its line did
             await process.signal(name)
-
-    def _end(self, number: signal.Signals) -> None:
-        self.ended_by = Exit(128 + number)
-        if self._task is not None:
-            self._task.cancel()

@@ -21,6 +21,7 @@ class Exit(IntEnum):
     COMMAND_TIMED_OUT = 124
     OURS = 125
     REFUSED = 126
+    NO_MATCH = 127
 
     HANGUP = 129
     INTERRUPTED = 130
@@ -64,7 +65,11 @@ def _is_unknown_name(error: BaseException) -> bool:
 def _exit_of_exec(error: BaseException) -> Exit:
     if isinstance(error, UsageError):
         return Exit.OURS
+    from hostctl.errors import NothingMatches
     from hostctl_channels.errors import Refused, SpawnFailed
+
+    if isinstance(error, NothingMatches):
+        return Exit.NO_MATCH
 
     refused = isinstance(error, Refused | SpawnFailed)
     return Exit.REFUSED if refused else Exit.OURS

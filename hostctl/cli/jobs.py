@@ -3,22 +3,25 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from hostctl.controller import Controller
+from hostctl.errors import NothingMatches
+from hostctl.fanout import Fanout
 from hostctl.job import Job, JobStatus
 from hostctl.lifecycle import MachineState
-from hostctl.machine import Machine
+from hostctl_channels.interface import ExitStatus
 
-from . import opening, render, units
-from .exec import exit_code
-from .exits import Exit, UsageError
+from . import opening, render, several, units
+from .exec import Taps, exit_code
+from .exits import UsageError
+from .lines import Printer, Voice
 
 
 def start(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[bytes, bytes]) -> int:
-    """Start a command, and print where it is found again."""
+    """Start a command in each machine, and print where it is found again."""
     return opening.run(_start(args, argv, env))
 
 
@@ -28,7 +31,7 @@ def jobs(args: argparse.Namespace) -> int:
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Print what a job has printed, each stream on ours."""
+    """Print what jobs have printed, each stream on ours."""
     return opening.run(_logs(args))
 
 
@@ -39,7 +42,7 @@ def wait(args: argparse.Namespace) -> int:
 
 
 def signal(args: argparse.Namespace) -> int:
-    """Send a signal to a job."""
+    """Send a signal to jobs."""
     return opening.run(_signal(args))
 
 
@@ -65,97 +68,184 @@ def _find(controller: Controller, text: str) -> Job:
     return controller.machine(name).job(job)
 
 
+async def _chosen(
+    controller: Controller, args: argparse.Namespace, words: list[str]
+) -> several.Chosen:
+    """Return the jobs that were typed. Where a name or an id is a pattern, the guests are asked."""
+    found: dict[str, None] = {}
+    for word in words:
+        name, id = parse(word)
+        if several.is_group([name]) or several.is_group([id]):
+            jobs = await _matching(controller, name, id)
+            if not jobs and not args.allow_empty:
+                raise NothingMatches(word, "job")
+            found.update(dict.fromkeys(jobs))
+        else:
+            found[word] = None
+    is_plain = len(words) == 1 and tuple(found) == tuple(words)
+    return several.Chosen(tuple(found), not is_plain)
+
+
+async def _matching(controller: Controller, name: str, id: str) -> list[str]:
+    from hostctl.pattern import parse
+
+    wanted = parse([id])
+    if any(selector.is_tag for selector in wanted):
+        raise UsageError(f'"{name}/{id}": jobs have no tags; write @TAG/* for those of machines')
+    names = await _awake(controller, controller.names(name), is_group=several.is_group([name]))
+    listed = await Fanout(names, lambda name: controller.machine(name).jobs())
+    return [
+        f"{machine}/{job.id}"
+        for machine, outcome in listed.check().items()
+        for job in outcome.value
+        if any(selector.matches(job.id) for selector in wanted)
+    ]
+
+
+async def _awake(
+    controller: Controller, names: tuple[str, ...], *, is_group: bool
+) -> tuple[str, ...]:
+    """Return who can be asked: of a group those that run; of one that was named, itself."""
+    if not is_group:
+        return names
+    states = await asyncio.gather(*(controller.machine(name).state() for name in names))
+    found = zip(names, states, strict=True)
+    return tuple(name for name, state in found if state is MachineState.RUNNING)
+
+
 async def _start(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[bytes, bytes]) -> int:
     stdin = await asyncio.to_thread(sys.stdin.buffer.read) if args.interactive else None
     async with opening.open_controller() as controller:
-        machine = opening.machine(controller, args.name, args.channel)
-        machine.steal = args.steal
-        job = await machine.spawn(
-            *argv,
-            env=env or None,
-            cwd=args.workdir,
-            user=args.user,
-            input=stdin,
-            timeout_s=args.timeout_s,
-            keep_bytes=args.keep,
-        )
-    print(f"{args.name}/{job.id}")
-    return Exit.OK
+
+        async def one(name: str) -> Job:
+            machine = opening.machine(controller, name, args.channel)
+            machine.steal = args.steal
+            return await machine.spawn(
+                *argv,
+                env=env or None,
+                cwd=args.workdir,
+                user=args.user,
+                input=stdin,
+                timeout_s=args.timeout_s,
+                keep_bytes=args.keep,
+            )
+
+        async def tell(name: str, job: Job, _: float) -> None:
+            if args.json:
+                render.json_out({"event": "started", "name": name, "job": f"{name}/{job.id}"})
+            else:
+                print(f"{name}/{job.id}", flush=True)
+
+        return await several.each(args, several.chosen(controller, args), one, tell)
 
 
 async def _list(args: argparse.Namespace) -> int:
+    rows: list[tuple[str, JobStatus]] = []
     async with opening.open_controller() as controller:
-        machines = [controller.machine(name) for name in dict.fromkeys(args.names)]
-        if not machines:
-            found = controller.machines()
-            states = await asyncio.gather(*(machine.state() for machine in found))
-            machines = [
-                m for m, state in zip(found, states, strict=True) if state is MachineState.RUNNING
-            ]
-        listed = await asyncio.gather(*(machine.jobs() for machine in machines))
-    rows = [(m, job) for m, each in zip(machines, listed, strict=True) for job in each]
-    if args.json:
-        render.json_out([_fields(machine, job) for machine, job in rows])
-    elif args.quiet:
-        print("".join(f"{machine.name}/{job.id}\n" for machine, job in rows), end="")
-    else:
-        print(_table(rows))
-    return Exit.OK
+        chosen = _asked(controller, args)
+        awake = await _awake(controller, chosen.names, is_group=chosen.is_group)
+
+        async def one(name: str) -> tuple[JobStatus, ...]:
+            return await controller.machine(name).jobs()
+
+        async def tell(name: str, jobs: tuple[JobStatus, ...], _: float) -> None:
+            rows.extend((name, job) for job in jobs)
+
+        chosen = chosen._replace(names=awake)
+        code = await several.each(args, chosen, one, tell, board=several.Quiet())
+    rows.sort(key=lambda row: awake.index(row[0]))
+    _print(args, rows)
+    return code
+
+
+def _asked(controller: Controller, args: argparse.Namespace) -> several.Chosen:
+    if args.names:
+        return several.chosen(controller, args)
+    return several.Chosen(tuple(machine.name for machine in controller.machines()), True)
 
 
 async def _logs(args: argparse.Namespace) -> int:
-    taps = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
     async with opening.open_controller() as controller:
-        async for stream, data in _find(controller, args.job).follow(wait=args.follow):
-            if args.only in (None, stream):
-                taps[stream].write(data)
-                taps[stream].flush()
-    return Exit.OK
+        chosen = await _chosen(controller, args, args.jobs)
+        printer = Printer(Taps().write, json=args.json, prefix=chosen.is_group)
+        is_cut = args.json or chosen.is_group  # into whole lines
+
+        async def one(text: str) -> None:
+            out = Voice(printer, text) if is_cut else Taps()
+            async for stream, data in _find(controller, text).follow(wait=args.follow):
+                if args.only in (None, stream):
+                    await out.write(stream, data)
+            if isinstance(out, Voice):
+                await out.close()
+
+        return await several.each(
+            args, chosen, one, _untold, board=several.Quiet(printer), what="job"
+        )
 
 
 async def _wait(args: argparse.Namespace) -> int:
+    board = several.Board(json=args.json)
     async with opening.open_controller() as controller:
-        jobs = [_find(controller, text) for text in args.names]
-        ends = await asyncio.gather(*(job.wait(args.timeout_s) for job in jobs))
-    for text, end in zip(args.names, ends, strict=True):
-        if args.json:
-            render.json_out({"job": text, **asdict(end)})
-        else:
-            render.talk(f"{text}: {end}")
-    return next((code for code in map(exit_code, ends) if code), Exit.OK)
+        chosen = await _chosen(controller, args, args.names)
+
+        async def one(text: str) -> ExitStatus:
+            return await _find(controller, text).wait(args.timeout_s)
+
+        async def tell(text: str, end: ExitStatus, _: float) -> None:
+            await board.tell({"event": "exit", "job": text, **asdict(end)}, f"{text}: {end}")
+
+        return await several.each(args, chosen, one, tell, code=exit_code, board=board, what="job")
 
 
 async def _signal(args: argparse.Namespace) -> int:
-    async with opening.open_controller() as controller:
-        await _find(controller, args.job).signal(args.signal.upper().removeprefix("SIG"))
-    return Exit.OK
+    name = args.signal.upper().removeprefix("SIG")
+    return await _each(args, lambda job: job.signal(name), f"sent {name}")
 
 
 async def _forget(args: argparse.Namespace) -> int:
+    return await _each(args, lambda job: job.forget(force=args.force), "forgotten")
+
+
+async def _each(args: argparse.Namespace, do: Callable[[Job], Awaitable[None]], done: str) -> int:
+    board = several.Board(json=args.json)
     async with opening.open_controller() as controller:
-        await asyncio.gather(
-            *(_find(controller, text).forget(force=args.force) for text in args.jobs)
-        )
-    return Exit.OK
+
+        async def one(text: str) -> None:
+            await do(_find(controller, text))
+
+        async def tell(text: str, _: None, duration_s: float) -> None:
+            await board.tell_done(text, done, duration_s)
+
+        chosen = await _chosen(controller, args, args.jobs)
+        return await several.each(args, chosen, one, tell, board=board, what="job")
 
 
-def _fields(machine: Machine, job: JobStatus) -> dict[str, Any]:
-    return {"name": machine.name, **asdict(job)}
+async def _untold(*_: object) -> None:
+    """Say nothing: what was asked for is its own answer."""
 
 
-def _table(rows: list[tuple[Machine, JobStatus]]) -> str:
+def _print(args: argparse.Namespace, rows: list[tuple[str, JobStatus]]) -> None:
+    if args.json:
+        render.json_out([{"name": name, **asdict(job)} for name, job in rows])
+    elif args.quiet:
+        print("".join(f"{name}/{job.id}\n" for name, job in rows), end="")
+    else:
+        print(_table(rows))
+
+
+def _table(rows: list[tuple[str, JobStatus]]) -> str:
     return render.table(
         ("JOB", "STATE", "STARTED", "STDOUT", "STDERR", "COMMAND"),
         [
             (
-                f"{machine.name}/{job.id}",
+                f"{name}/{job.id}",
                 str(job.exit or job.state),
                 _time(job.started_s),
                 _size(job.stdout_bytes, cut=job.stdout_cut),
                 _size(job.stderr_bytes, cut=job.stderr_cut),
                 _short(" ".join(job.argv)),
             )
-            for machine, job in rows
+            for name, job in rows
         ],
     )
 

@@ -4,10 +4,11 @@ import argparse
 import asyncio
 from typing import Any
 
+from hostctl.controller import Controller
 from hostctl.errors import BackendError
 from hostctl.machine import Machine
 
-from . import opening, render, units
+from . import opening, render, several, units
 
 
 def list_machines(args: argparse.Namespace) -> int:
@@ -18,7 +19,7 @@ def list_machines(args: argparse.Namespace) -> int:
 async def _list(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
         await controller.sweep_throwaways()
-        machines = controller.machines()
+        machines = _chosen(controller, args)
         if args.quiet:
             print("".join(f"{machine.name}\n" for machine in machines), end="")
             return 0
@@ -30,6 +31,13 @@ async def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _chosen(controller: Controller, args: argparse.Namespace) -> tuple[Machine, ...]:
+    """Return the machines that were asked for; of all, one that cannot be read is left out."""
+    if not args.names:
+        return controller.machines()
+    return tuple(map(controller.machine, several.chosen(controller, args).names))
+
+
 async def _row(machine: Machine) -> dict[str, Any]:
     spec = machine.spec
     return {
@@ -39,6 +47,7 @@ async def _row(machine: Machine) -> dict[str, Any]:
         "cpus": spec.cpus,
         "memory_mib": spec.memory_mib,
         "uptime_s": machine.uptime_s(),
+        "tags": list(machine.tags),
     }
 
 
@@ -53,7 +62,7 @@ async def _state(machine: Machine) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     return render.table(
-        ("NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "UPTIME"),
+        ("NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "UPTIME", "TAGS"),
         [
             (
                 row["name"],
@@ -62,6 +71,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 str(row["cpus"]),
                 units.show_size(row["memory_mib"] * 2**20),
                 render.uptime(row["uptime_s"]),
+                ",".join(row["tags"]) or "-",
             )
             for row in rows
         ],

@@ -1,16 +1,13 @@
 """`hostctl start|stop|pause|resume|reset|delete|wait`: the moves of a machine's life."""
 
 import argparse
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 
-from . import opening, render, units
-from .exits import Exit, exit_for
+from . import opening, several
 
 WAIT_S: Final = 120.0
 
@@ -81,31 +78,18 @@ def wait(args: argparse.Namespace) -> int:
 
 
 def _each(args: argparse.Namespace, move: Move, done: str) -> int:
-    """Move every named machine, all at once; one that fails does not hold up the others."""
+    """Move every machine, several at once; one that fails does not hold up the others."""
     return opening.run(_all(args, move, done))
 
 
 async def _all(args: argparse.Namespace, move: Move, done: str) -> int:
+    board = several.Board(json=args.json)
     async with opening.open_controller() as controller:
 
-        async def one(name: str) -> int:
-            began = time.monotonic()
-            try:
-                await move(controller.machine(name))
-            except Exception as err:
-                if len(args.names) == 1:
-                    raise
-                render.say(render.error_line(err))
-                return exit_for(render.leaf(err), args.label)
-            _report(args, name, done, time.monotonic() - began)
-            return Exit.OK
+        async def one(name: str) -> None:
+            await move(controller.machine(name))
 
-        codes = await asyncio.gather(*map(one, dict.fromkeys(args.names)))
-    return next((code for code in codes if code), Exit.OK)
+        async def tell(name: str, _: None, duration_s: float) -> None:
+            await board.tell_done(name, done, duration_s)
 
-
-def _report(args: argparse.Namespace, name: str, done: str, duration_s: float) -> None:
-    if args.json:
-        render.json_out({"name": name, "done": done, "duration_s": round(duration_s, 3)})
-    else:
-        render.talk(f"{name}: {done} ({units.show_duration(duration_s)})")
+        return await several.each(args, several.chosen(controller, args), one, tell, board=board)

@@ -7,11 +7,11 @@ from typing import Any
 from hostctl.backends.report import DiskReport
 from hostctl.machine import MachineReport
 
-from . import opening, render, snapshot, units
+from . import opening, render, several, snapshot, units
 
 
 def show(args: argparse.Namespace) -> int:
-    """Describe one machine."""
+    """Describe machines."""
     return opening.run(_show(args))
 
 
@@ -40,12 +40,18 @@ def is_isolated(report: MachineReport) -> bool | None:
 
 async def _show(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        report = await controller.machine(args.name).describe()
-    if args.json:
-        render.json_out(_as_json(report))
-    else:
-        print(render.pairs(_lines(report)))
-    return 0
+        chosen = several.chosen(controller, args)
+
+        async def one(name: str) -> MachineReport:
+            return await controller.machine(name).describe()
+
+        async def tell(name: str, report: MachineReport, _: float) -> None:
+            if args.json:
+                several.show_json(chosen, name, "machine", _as_json(report))
+            else:
+                several.show(chosen, name, render.pairs(_lines(report)))
+
+        return await several.each(args, chosen, one, tell)
 
 
 def _interfaces(report: MachineReport) -> tuple[str, ...] | None:
@@ -57,6 +63,8 @@ def _interfaces(report: MachineReport) -> tuple[str, ...] | None:
 def _lines(report: MachineReport) -> Iterator[tuple[str, str]]:
     yield "name", report.name
     yield "state", _state(report)
+    if report.tags:
+        yield "tags", ", ".join(report.tags)
     yield "image", report.image or "-"
     yield "shape", f"{report.cpus} CPU, {units.show_size(report.memory_mib * 2**20)} memory"
     yield "runs on", report.hypervisor
@@ -100,6 +108,7 @@ def _as_json(report: MachineReport) -> dict[str, Any]:
         "state": report.state.value,
         "pid": report.pid,
         "uptime_s": report.uptime_s,
+        "tags": list(report.tags),
         "image": report.image,
         "cpus": report.cpus,
         "memory_mib": report.memory_mib,

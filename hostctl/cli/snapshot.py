@@ -1,14 +1,13 @@
 """`hostctl snapshot save|list|restore|delete`: moments of a machine, memory and disks together."""
 
 import argparse
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostctl.backends.interface import Snapshot
 from hostctl.machine import Machine
 
-from . import opening, render, units
+from . import opening, render, several, units
 
 
 def save(args: argparse.Namespace) -> int:
@@ -46,29 +45,37 @@ def _move(
     args: argparse.Namespace, move: Callable[[Machine, str], Awaitable[object]], done: str
 ) -> int:
     async def act() -> int:
-        began = time.monotonic()
+        board = several.Board(json=args.json)
         async with opening.open_controller() as controller:
-            await move(controller.machine(args.name), args.tag)
-        duration_s = time.monotonic() - began
-        if args.json:
-            fields = {"name": args.name, "tag": args.tag, "done": done}
-            render.json_out({**fields, "duration_s": round(duration_s, 3)})
-        else:
-            took = units.show_duration(duration_s)
-            render.talk(f"{args.name}: snapshot {args.tag} {done} ({took})")
-        return 0
+
+            async def one(name: str) -> None:
+                await move(controller.machine(name), args.tag)
+
+            async def tell(name: str, _: None, duration_s: float) -> None:
+                await board.tell_done(name, done, duration_s, tag=args.tag)
+
+            chosen = several.chosen(controller, args)
+            return await several.each(args, chosen, one, tell, board=board)
 
     return opening.run(act())
 
 
 async def _list(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        snapshots = await controller.machine(args.name).list_snapshots()
-    if args.json:
-        render.json_out([as_json(snapshot) for snapshot in snapshots])
-    else:
-        print(render.table(("TAG", "CREATED", "MEMORY", "SIZE"), map(_row, snapshots)))
-    return 0
+        chosen = several.chosen(controller, args)
+
+        async def one(name: str) -> tuple[Snapshot, ...]:
+            return await controller.machine(name).list_snapshots()
+
+        async def tell(name: str, snapshots: tuple[Snapshot, ...], _: float) -> None:
+            if args.json:
+                found = [as_json(snapshot) for snapshot in snapshots]
+                several.show_json(chosen, name, "snapshots", found)
+            else:
+                head = ("TAG", "CREATED", "MEMORY", "SIZE")
+                several.show(chosen, name, render.table(head, map(_row, snapshots)))
+
+        return await several.each(args, chosen, one, tell)
 
 
 def _row(snapshot: Snapshot) -> tuple[str, str, str, str]:

@@ -18,6 +18,8 @@ from hostctl.controller import Controller
 from hostctl.errors import MachineExists, MachineNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.machine import MachineReport
+from hostctl.pattern import parse, select
+from hostctl.tags import check_tags
 from hostctl_channels.interface import ExitStatus, FileInfo
 from hostctl_channels.links.stream import UnixEndpoint
 
@@ -65,6 +67,7 @@ class FakeMachine:
     nics: tuple[Nic, ...] | None = ()
     guest_nics: tuple[str, ...] | None = ("lo",)
     steal: bool = False
+    tags: tuple[str, ...] = ()
     console_log: Path = Path("/nowhere/console.log")
     console_socket: Path = Path("/nowhere/console.sock")
 
@@ -112,6 +115,13 @@ class FakeMachine:
     async def wait(self, goal: object, timeout_s: float) -> None:
         self._note("wait", (goal, timeout_s))
 
+    async def change_tags(
+        self, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        self._note("tags", (tuple(add), tuple(remove)))
+        self.tags = check_tags((set(self.tags) | set(add)) - set(remove))
+        return self.tags
+
     async def save_snapshot(self, tag: str, *, quiesce: bool = False) -> None:
         self._note("save", (tag, "quiesced") if quiesce else tag)
 
@@ -151,6 +161,7 @@ class FakeMachine:
             snapshots=(SNAPSHOT,),
             directory=Path("/nowhere"),
             console_log=self.console_log,
+            tags=self.tags,
         )
 
     @contextlib.asynccontextmanager
@@ -219,12 +230,17 @@ class FakeController:
         return None
 
     async def create(
-        self, spec: MachineSpec, *, backend: str = "qemu", connect: str | None = None
+        self,
+        spec: MachineSpec,
+        *,
+        backend: str = "qemu",
+        connect: str | None = None,
+        tags: Sequence[str] = (),
     ) -> FakeMachine:
         self.asked = (backend, connect)
         if spec.name in self.all:
             raise MachineExists(spec.name)
-        return self.all.setdefault(spec.name, FakeMachine(spec))
+        return self.all.setdefault(spec.name, FakeMachine(spec, tags=check_tags(tags)))
 
     async def adopt(
         self,
@@ -254,6 +270,10 @@ class FakeController:
         if name not in self.all:
             raise MachineNotFound(name)
         return self.all[name]
+
+    def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
+        known = {name: self.all[name].tags for name in sorted(self.all)}
+        return select(parse(words), known, allow_empty=allow_empty)
 
     def machines(self) -> tuple[FakeMachine, ...]:
         return tuple(self.all[name] for name in sorted(self.all))

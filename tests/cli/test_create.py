@@ -84,6 +84,7 @@ def test_create_and_start(controller: FakeController, capsys: pytest.CaptureFixt
         "name": "new",
         "image": "tiny",
         "state": "running",
+        "tags": [],
     }
 
 

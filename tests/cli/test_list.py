@@ -11,12 +11,12 @@ from .fakes import FakeController, FakeMachine, installed
 
 
 def test_a_line_a_machine(web: FakeMachine, capsys: pytest.CaptureFixture[str]) -> None:
-    web.current = MachineState.RUNNING
+    web.current, web.tags = MachineState.RUNNING, ("ci",)
     assert main(["list"]) == 0
     assert capsys.readouterr().out == (
-        "NAME  STATE    IMAGE  CPUS  MEMORY   UPTIME\n"
-        "db    stopped  tiny   1     256 MiB  -\n"
-        "web   running  tiny   1     256 MiB  1m 23s\n"
+        "NAME  STATE    IMAGE  CPUS  MEMORY   UPTIME  TAGS\n"
+        "db    stopped  tiny   1     256 MiB  -       -\n"
+        "web   running  tiny   1     256 MiB  1m 23s  ci\n"
     )
 
 
@@ -36,6 +36,7 @@ def test_json_is_one_array(web: FakeMachine, capsys: pytest.CaptureFixture[str])
         "cpus": 1,
         "memory_mib": 256,
         "uptime_s": 83.5,
+        "tags": [],
     }
 
 

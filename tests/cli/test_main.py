@@ -54,6 +54,7 @@ def test_the_valued_options_of_exec_are_those_it_declares() -> None:
     arguments.exec_(parser)
     options = main._valued_options(parser)
     valued = {"-e", "--env", "-w", "--workdir", "-u", "--user", "--timeout", "--channel", "--keep"}
+    valued.add("--parallel")
     assert valued == options
 
 

@@ -42,7 +42,7 @@ def test_json_tells_what_was_done(web: FakeMachine, capsys: pytest.CaptureFixtur
     assert main(["pause", "--json", "web"]) == Exit.OK
     told = json.loads(capsys.readouterr().out)
     assert told.pop("duration_s") >= 0
-    assert told == {"name": "web", "done": "paused"}
+    assert told == {"event": "done", "name": "web", "done": "paused"}
 
 
 def test_one_that_fails_does_not_hold_up_the_others(

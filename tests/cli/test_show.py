@@ -72,6 +72,7 @@ def test_the_keys_of_show_are_stable(web: FakeMachine, capsys: pytest.CaptureFix
         "state",
         "pid",
         "uptime_s",
+        "tags",
         "image",
         "cpus",
         "memory_mib",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hostctl import controller, job, machine, sync
+from hostctl import controller, group, job, machine, sync, sync_group
 from hostctl_channels import interface
 
 PAIRS = [
@@ -13,7 +13,17 @@ PAIRS = [
     (machine.Machine, sync.Machine),
     (interface.Process, sync.Process),
     (job.Job, sync.Job),
+    (group.Group, sync_group.Group),
 ]
+
+
+GROUPED = {"each": "Iterator[Outcome[T]]", "spawn": "Results[Job]"}
+
+
+def synchronous(annotation: str) -> str:
+    """Return what an annotation of the asynchronous API is in the other one."""
+    found = annotation.replace("AbstractAsyncContext", "AbstractContext")
+    return found.replace("AsyncJob", "Job").replace("Awaitable[T]", "T")
 
 
 def public(cls: type[Any]) -> dict[str, Any]:
@@ -38,7 +48,8 @@ def test_the_signatures_are_equal(ours: type[Any], twin: type[Any]) -> None:
         if isinstance(value, property):
             assert isinstance(public(twin)[name], property), name
         else:
-            assert shape(value) == shape(public(twin)[name]), name
+            expected = [(*rest, synchronous(note)) for *rest, note in shape(value)]
+            assert [tuple(each) for each in expected] == shape(public(twin)[name]), name
 
 
 @pytest.mark.parametrize(("ours", "twin"), PAIRS, ids=lambda cls: cls.__module__)
@@ -46,9 +57,22 @@ def test_the_results_are_equal(ours: type[Any], twin: type[Any]) -> None:
     for name, value in public(ours).items():
         if not isinstance(value, property):
             returns = str(inspect.signature(value).return_annotation)
-            expected = returns.replace("AbstractAsyncContext", "AbstractContext")
-            expected = expected.replace("AsyncIterator", "Iterator").replace("AsyncJob", "Job")
+            expected = synchronous(returns).replace("AsyncIterator", "Iterator")
+            if ours is group.Group:  # one waits for all, `each` for the next
+                expected = GROUPED.get(name, expected).replace("Fanout[", "Results[")
             assert str(inspect.signature(public(twin)[name]).return_annotation) == expected, name
+
+
+def test_a_group_has_every_verb_of_a_machine() -> None:
+    """But for its console, which is one terminal, and what a controller does with it."""
+    asked = {name for name, value in public(machine.Machine).items() if returns_later(value)}
+    verbs = {name for name, value in public(group.Group).items() if callable(value)}
+    assert asked - verbs == {"console_endpoint", "close", "clone_into"}
+    assert verbs - asked == {"each"}
+
+
+def returns_later(value: object) -> bool:
+    return inspect.iscoroutinefunction(value)
 
 
 def test_nothing_of_the_twin_waits() -> None:

@@ -1,11 +1,12 @@
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from hostctl.errors import ConfigError
-from hostctl.localfile import replacing, sized
+from hostctl.localfile import SharedSource, replacing, sized
 
 
 class TestSource:
@@ -96,3 +97,44 @@ class TestDestination:
         with replacing(tmp_path / ("n" * 255)) as sink:
             sink.write(b"x")
         assert os.listdir(tmp_path) == ["n" * 255]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "file", "memory"])
+def test_a_shared_source_has_views_that_do_not_meet(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        file.seek(2)
+        memory = io.BytesIO(b"0123456789")
+        memory.seek(2)
+        sources: dict[str, Path | BinaryIO | bytes]
+        sources = {"bytes": b"23456789", "path": path, "file": file, "memory": memory}
+        with SharedSource(sources[kind]) as shared:
+            whole = b"0123456789" if kind == "path" else b"23456789"
+            one, other = shared.view(), shared.view()
+            assert shared.size_bytes == len(whole)
+            assert one.read(3) == whole[:3]
+            assert other.read() == whole
+            assert one.read() == whole[3:]
+            assert one.read() == b""
+            assert one.seek(0, os.SEEK_END) == len(whole)
+            assert one.seek(-1, os.SEEK_CUR) == len(whole) - 1
+            assert one.read() == b"9"
+            with sized(other) as (_, left):
+                assert left == 0
+        assert file.tell() == 2, "an open file stays where its owner left it"
+
+
+def test_a_pipe_is_read_once_for_all_views() -> None:
+    reader, writer = os.pipe()
+    with open(writer, "wb") as end:
+        end.write(b"through a pipe")
+    with open(reader, "rb") as pipe, SharedSource(pipe) as shared:
+        assert {shared.view().read() for _ in range(3)} == {b"through a pipe"}
+
+
+def test_what_cannot_be_shared_is_refused_before_it_is_used(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="directory"), SharedSource(tmp_path):
+        pass
+    with pytest.raises(ConfigError, match="not a regular file"), SharedSource("/dev/null"):
+        pass
