@@ -18,7 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .job import Job as AsyncJob
     from .job import JobStatus
     from .report import MachineReport
+    from .tree import TreeProgress, TreeReport
 
 __all__ = ["Controller", "Job", "Machine", "Process"]
 
@@ -344,6 +345,120 @@ class Machine:
                 progress=progress,
             )
         )
+
+    def put_tree(
+        self,
+        source: LocalPath,
+        guest_path: str | bytes,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        replace: bool = False,
+        partial: bool = False,
+        owners: bool = False,
+        special_bits: bool = False,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.put_tree(
+                source,
+                guest_path,
+                exclude=exclude,
+                replace=replace,
+                partial=partial,
+                owners=owners,
+                special_bits=special_bits,
+                progress=progress,
+            )
+        )
+
+    def get_tree(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        replace: bool = False,
+        partial: bool = False,
+        links: Literal["inside", "skip"] = "inside",
+        owners: bool = False,
+        special_bits: bool = False,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.get_tree(
+                guest_path,
+                destination,
+                exclude=exclude,
+                replace=replace,
+                partial=partial,
+                links=links,
+                owners=owners,
+                special_bits=special_bits,
+                max_bytes=max_bytes,
+                max_files=max_files,
+                progress=progress,
+            )
+        )
+
+    def sync_to(
+        self,
+        source: LocalPath,
+        guest_path: str | bytes,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        delete: bool = False,
+        checksum: bool = False,
+        dry_run: bool = False,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.sync_to(
+                source,
+                guest_path,
+                exclude=exclude,
+                delete=delete,
+                checksum=checksum,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        )
+
+    def sync_from(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        delete: bool = False,
+        checksum: bool = False,
+        dry_run: bool = False,
+        links: Literal["inside", "skip"] = "inside",
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.sync_from(
+                guest_path,
+                destination,
+                exclude=exclude,
+                delete=delete,
+                checksum=checksum,
+                dry_run=dry_run,
+                links=links,
+                max_bytes=max_bytes,
+                max_files=max_files,
+                progress=progress,
+            )
+        )
+
+    def glob(self, pattern: str | bytes) -> tuple[bytes, ...]:
+        return self._loop.call(self._async.glob(pattern))
+
+    def kind_of(self, guest_path: str | bytes) -> Literal["folder", "file", None]:
+        return self._loop.call(self._async.kind_of(guest_path))
 
     def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
         return self._loop.call(self._async.read(guest_path, max_bytes))

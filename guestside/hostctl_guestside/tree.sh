@@ -1,0 +1,235 @@
+#!/bin/sh
+# Whole folders in and out. The host sends this text with each request, over any channel:
+#   sh -c 'eval "$1"' tree TEXT VERB [ARGUMENT]...
+# land TARGET HOW PARTIAL OWNERS TAR      make TARGET of a tar stream: our input, or the file TAR, which is removed
+#                                         HOW: empty: it must not be there; replace; into: the plan changes it
+# stage TARGET HOW NAME → FOLDER          begin the same without tar: the host puts files into FOLDER/tree, and FOLDER/plan
+# settle TARGET PARTIAL FOLDER            and end it
+# drop FOLDER                             or give it up
+# pack DIR [NAME...]                      a tar stream of DIR, without what has one of these names (patterns of find)
+# pick DIR                                a tar stream of what our input, lines of this script, asks for
+# save TAR pack|pick ...                  the same into a file
+# lines DIR                               what our input, lines of this script, says, in a folder
+# list DIR                                a line for each thing in it: mode, mtime, size, path; none with a newline in its name
+# sums DIR                                the same with SHA-256 and path, of files
+# links DIR                               a tar stream of its symbolic links
+# walk DIR                                kind, mode, mtime, size, NUL, path, NUL, target, NUL; by the shell alone
+# glob PATTERN                            what it matches, each with a NUL
+# kind PATH                               d, f or -
+# size DIR                                its KiB
+# A tar stream has tree/, pieces/ and at last plan: lines for this script, which also tell that it is whole.
+# Status 100 + errno: it failed; the last line of stderr tells why.
+# shellcheck disable=SC1007,SC1091,SC2015,SC2016,SC2034,SC2086,SC2317
+set -u
+LC_ALL=C
+export LC_ALL
+verb=$2
+shift 2
+umask 022
+stage= N='
+'
+
+fail() { # ERRNO TEXT
+	printf '%s\n' "$2" >&2
+	exit $((100 + $1))
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+need() { for s in "$@"; do has "$s" || fail 95 "this guest has no $s"; done; }
+enter() { cd -- "$1" 2>/dev/null || { [ -d "$1" ] && fail 13 "$1: cannot be entered"; } || { [ -e "$1" ] && fail 20 "$1: not a folder"; } || fail 2 "$1: no such folder"; }
+
+# What a killed one left: its folder has the number of a shell that is gone
+sweep() {
+	for s in "$parent".hostctl-tree.*; do
+		t=${s##*.}
+		case $t in *[!0-9]*) continue ;; esac
+		[ ! -d "$s" ] || [ -e "/proc/$t" ] || [ ! -d /proc/self ] || rm -rf "$s"
+	done
+}
+
+aim() { # TARGET → $target, absolute
+	case $1 in /*) target=$1 ;; *) target=$(pwd)/$1 ;; esac
+}
+
+begin() { # TARGET HOW NAME → $target $parent $stage
+	aim "$1"
+	parent=${target%/*}/
+	[ "$2" != into ] || [ ! -d "$target" ] || parent=$target/
+	[ -d "$parent" ] || fail 2 "$parent: no such folder"
+	[ "$2" ] || { [ ! -e "$1" ] && [ ! -L "$1" ]; } || fail 17 "$1: is there already"
+	sweep
+	stage=$parent.hostctl-tree.$3
+	mkdir -m 700 "$stage" || fail 5 "$parent: a folder cannot be made there"
+}
+
+abandon() { # PARTIAL: all that came, under a name that tells
+	if [ "$1" ] && [ -d "$stage/tree" ]; then
+		s=$target.partial
+		[ ! -e "$s" ] || s=$target.partial.$$
+		mv "$stage/tree" "$s"
+	fi
+	rm -rf "$stage"
+}
+
+conclude() { # the plan is the last that comes; it may move things itself. Not in a condition: set -e would mean nothing
+	cd "$stage" && [ -f plan ] || fail 5 'the stream ended too early'
+	placed=
+	set -e
+	. ./plan
+	[ "$placed" ] || place
+}
+
+place() {
+	[ ! -e "$target" ] && [ ! -L "$target" ] || mv "$target" "$stage/old" || return
+	mv "$stage/tree" "$target" && return
+	[ ! -e "$stage/old" ] || mv "$stage/old" "$target"
+	return 1
+}
+
+# Lines of plans
+hole() { : >"$2" && dd if=/dev/null of="$2" bs=1 seek="$1" count=0 2>/dev/null; }
+fill() { dd if="pieces/$1" of="$3" bs=4096 seek="$2" conv=notrunc 2>/dev/null && rm "pieces/$1"; }
+look() { # MODE MTIME FILE...
+	s=$1 t=$2
+	shift 2
+	chmod "$s" "$@"
+	touch -d "@$t" "$@"
+}
+into() { # the rest of the plan is about the target itself
+	placed=1
+	mkdir -p "$target"
+	cd "$target"
+}
+bring() { # FOLDER NAME...: what has come, over what was there; few forks for many files
+	d=$1
+	shift
+	for s in "$@"; do
+		shift
+		set -- "$@" "$stage/tree/$d/$s"
+	done
+	mv -f "$@" "./$d/"
+}
+t() { tar c $o --no-recursion -f - "$@" || late=$?; }
+
+land() { # TARGET HOW PARTIAL OWNERS TAR
+	partial=$3
+	has tar || fail 38 'this guest has no tar'
+	begin "$1" "$2" $$
+	trap 'abandon "$partial"; exit 105' HUP INT TERM PIPE
+	if [ "$4" ]; then o='-p --numeric-owner'; else o='-p -o'; fi
+	(cd "$stage" && tar x $o -f "${5:--}")
+	s=$?
+	[ -z "$5" ] || rm -f "$5"
+	if [ $s = 0 ]; then finish "$partial"; else abandon "$partial" && exit 105; fi
+}
+
+finish() { # PARTIAL
+	(conclude)
+	s=$?
+	if [ $s = 0 ]; then rm -rf "$stage"; else abandon "$1" && exit 105; fi
+}
+
+settle() { # TARGET PARTIAL FOLDER
+	aim "$1"
+	stage=$3
+	finish "$2"
+}
+
+packer() { # → $o
+	has tar || fail 38 'this guest has no tar'
+	case $(tar --version 2>/dev/null) in *GNU*) o='--format=gnu -S --numeric-owner --warning=no-file-changed' ;; *) o= ;; esac
+}
+
+pack() { # DIR [NAME...]
+	enter "$1"
+	shift
+	packer
+	if [ $# = 0 ]; then tar c $o -f - .; else
+		need find
+		for s in "$@"; do
+			shift
+			set -- "$@" -o -name "$s"
+		done
+		shift
+		find . ! -name . \( "$@" \) -prune -o -exec tar c $o --no-recursion -f - {} +
+	fi
+	s=$?
+	case $s$o in 0* | 1-*) ;; *) exit 105 ;; esac # GNU's 1: a file changed meanwhile
+}
+
+pick() { # DIR
+	enter "$1"
+	packer
+	late=
+	eval "$(cat)"
+	case $late$o in '' | -* | 1-*) ;; *) exit 105 ;; esac
+}
+
+each() { # what find and a tool say of all that has no newline in its name
+	need find "$1"
+	find . -name "*$N*" -prune -o $kind -exec "$@" {} +
+}
+
+visit() {
+	for f in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+		if [ -L "$f" ]; then k=l; elif [ -d "$f" ]; then k=d; elif [ -f "$f" ]; then k=f; elif [ -e "$f" ]; then k=o; else continue; fi
+		s='- - -'
+		! has stat || s=$(stat -c '%f %Y %s' "$f") || continue
+		if [ $k = l ]; then s=$(readlink "$f" && echo .) && s="l - - -" && t=$(readlink "$f" && echo .); else s="$k $s" t=$N.; fi
+		printf '%s\0%s\0%s\0' "$s" "$f" "${t%"$N".}"
+		[ $k != d ] || visit "$f"
+	done
+}
+
+case $verb in
+land | settle | pack | pick) "$verb" "$@" ;;
+stage)
+	begin "$1" "$2" "$3"
+	mkdir "$stage/tree" || fail 5 "$stage: a folder cannot be made there"
+	printf %s "$stage"
+	;;
+drop) rm -rf "$1" ;;
+save)
+	exec >"$1" || fail 5 "$1: cannot be written"
+	verb=$2
+	shift 2
+	case $verb in pack | pick) "$verb" "$@" ;; esac
+	;;
+lines)
+	enter "$1"
+	set -e
+	eval "$(cat)"
+	;;
+list)
+	kind=
+	enter "$1"
+	each stat -c '%f %Y %s %n'
+	;;
+sums)
+	kind='-type f'
+	enter "$1"
+	each sha256sum
+	;;
+links)
+	enter "$1"
+	need find tar
+	find . -type l -exec tar c --no-recursion -f - {} +
+	;;
+walk)
+	enter "$1"
+	visit .
+	;;
+glob)
+	IFS=
+	for s in $1; do
+		[ ! -e "$s" ] && [ ! -L "$s" ] || printf '%s\0' "$s"
+	done
+	;;
+kind)
+	if [ -d "$1" ]; then echo d; elif [ -e "$1" ] || [ -L "$1" ]; then echo f; else echo -; fi
+	;;
+size)
+	enter "$1"
+	du -sk .
+	;;
+*) fail 38 "unknown verb $verb" ;;
+esac
