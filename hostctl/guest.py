@@ -125,7 +125,6 @@ class Guest(ABC):
     def job(self, id: str) -> Job:
         """Return a job by its id, whoever started it; nobody is asked yet."""
         from .job import Job
-    from .tree import TreeProgress, TreeReport
 
         return Job(self._reach, id)
 

@@ -27,7 +27,7 @@ from .tarstream import Entry, Kind, Piece, TarReader
 if TYPE_CHECKING:
     from .landing import Landed
 
-__all__ = ["Moved", "TreeProgress", "TreeReport", "get_tree", "put_tree", "receive"]
+__all__ = ["Moved", "TreeProgress", "TreeReport", "counting", "get_tree", "put_tree", "receive"]
 
 _SPOOL_BYTES: Final = 8 << 20  # kept in memory; more goes to an unnamed file
 
@@ -98,7 +98,7 @@ async def put_tree(
     """
     root = os.fsencode(source)
     found = scan(root, exclude)
-    packing = Packing(root, found.items, looks, moved=_counting(progress, found.size_bytes))
+    packing = Packing(root, found.items, looks, moved=counting(progress, found.size_bytes))
     remote = Remote(channel)
     try:
         await remote.land(
@@ -134,7 +134,7 @@ async def get_tree(
             await receive(
                 lambda take: remote.packed(source, policy.exclude.names(), take),
                 landing,
-                _counting(progress, total),
+                counting(progress, total),
             )
         except NoTar:
             await _get_one_by_one(channel, source, landing)
@@ -168,7 +168,8 @@ async def receive(
     reader.close()
 
 
-def _counting(progress: TreeProgress | None, total: int | None) -> Callable[[int], None] | None:
+def counting(progress: TreeProgress | None, total: int | None) -> Callable[[int], None] | None:
+    """Return what sums up pieces for `progress`."""
     if progress is None:
         return None
     done = 0
@@ -235,11 +236,15 @@ async def _put_item(
         return
     if item.is_file:
         first[key] = path
-        with Path(os.fsdecode(local)).open("rb") as file:
+        with _opened(local) as file:
             await channel.put(file, status.st_size, stage + b"/" + path, PutOptions())
     if looks.owners:
         plan.add(b"chown", b"%d:%d" % looks.owner(status), path)
     plan.add(b"look", b"%o" % looks.mode(status), max(0, int(status.st_mtime)), path)
+
+
+def _opened(path: bytes) -> BinaryIO:
+    return open(path, "rb")
 
 
 async def _get_one_by_one(channel: Channel, source: bytes, landing: Landing) -> None:

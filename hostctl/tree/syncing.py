@@ -17,7 +17,7 @@ from hostctl_channels.interface import Channel
 from hostctl_channels.transfer import shown
 
 from ..errors import OutputTooLarge
-from .copy import Moved, TreeProgress, TreeReport, receive
+from .copy import TreeProgress, TreeReport, counting, receive
 from .exclude import Exclude
 from .landing import Landing, Policy, checked_path
 from .packing import Found, Item, Looks, Packing, Plan, scan
@@ -73,7 +73,7 @@ async def sync_to(
     if found_difference and not dry_run:
         chosen = set(found_difference.send)
         send = Found([item for item in found.items if item.path in chosen])
-        moved = _counting(progress, send.size_bytes)
+        moved = counting(progress, send.size_bytes)
         plan = _plan(found_difference, items, looks)
         packing = Packing(root, send.items, looks, plan, moved)
         await remote.land(target, packing, how="into", owners=looks.owners)
@@ -94,28 +94,44 @@ async def sync_from(
     """Make the local folder `target` equal to the guest's `source`; see `Guest.sync_from`."""
     remote, root = Remote(channel), os.fsencode(target)
     theirs = _checked(await remote.facts(source), policy)
-    found = scan(root, policy.exclude) if target.is_dir() else Found()
+    is_there, found = _local(target, policy.exclude)
     ours = {item.path: _fact(item) for item in found.items}
     same = await _same_in_guest(remote, root, source, ours, theirs, checksum)
     skipped = tuple(shown(path) for path, fact in theirs.items() if fact.kind == "o")
     wanted = {path: fact for path, fact in theirs.items() if fact.kind != "o"}
     difference = compare(wanted, ours, same, checksum=checksum, delete=delete)
-    if (difference or not target.is_dir()) and not dry_run:
-        total = sum(theirs[path].size_bytes for path in difference.send)
-        inside = target.is_dir()
-        with Landing(target, policy, inside=inside, only=frozenset(difference.send)) as landing:
-            if difference.send:
-                wishes = Plan()
-                wishes.add_many((b"t",), (b"./" + path for path in difference.send))
-                await receive(
-                    lambda take: remote.picked(source, bytes(wishes), take),
-                    landing,
-                    _counting(progress, total),
-                )
+    if (difference or not is_there) and not dry_run:
+        only = frozenset(difference.send)
+        with Landing(target, policy, inside=is_there, only=only) as landing:
+            await _pick(remote, source, difference.send, theirs, landing, progress)
             folders = sorted({*difference.make, *difference.dress})
             landing.merge([(p, _folder_entry(p, theirs[p])) for p in folders], difference.doomed)
             skipped += tuple(landing.landed.skipped)
     return _report(difference, theirs, skipped)
+
+
+async def _pick(
+    remote: Remote,
+    source: bytes,
+    paths: list[bytes],
+    facts: Mapping[bytes, Fact],
+    landing: Landing,
+    progress: TreeProgress | None,
+) -> None:
+    """Have these files and links sent."""
+    if not paths:
+        return
+    wishes = Plan()
+    wishes.add_many((b"t",), (b"./" + path for path in paths))
+    total = sum(facts[path].size_bytes for path in paths)
+    moved = counting(progress, total)
+    await receive(lambda take: remote.picked(source, bytes(wishes), take), landing, moved)
+
+
+def _local(target: Path, exclude: Exclude) -> tuple[bool, Found]:
+    """Tell whether the folder is there, and what it has."""
+    is_there = target.is_dir()
+    return is_there, scan(os.fsencode(target), exclude) if is_there else Found()
 
 
 def compare(
@@ -284,19 +300,6 @@ def _plan(difference: Difference, items: Mapping[bytes, Item], looks: Looks) -> 
 
 def _folder_entry(path: bytes, fact: Fact) -> Entry:
     return Entry(Kind.FOLDER, path, fact.mode, fact.mtime_s)
-
-
-def _counting(progress: TreeProgress | None, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def moved(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(Moved(done, total))
-
-    return moved
 
 
 def _report(
