@@ -108,7 +108,6 @@ bring() { # FOLDER NAME...: what has come, over what was there; few forks for ma
 	done
 	mv -f "$@" "./$d/"
 }
-t() { tar c $o --no-recursion -f - "$@" || late=$?; }
 
 land() { # TARGET HOW PARTIAL OWNERS TAR
 	partial=$3
@@ -125,7 +124,11 @@ land() { # TARGET HOW PARTIAL OWNERS TAR
 finish() { # PARTIAL
 	(conclude)
 	s=$?
-	if [ $s = 0 ]; then rm -rf "$stage"; else abandon "$1" && exit 105; fi
+	[ $s = 0 ] || { abandon "$1" && exit 105; }
+	s=
+	case $stage in "$target"/*) s=$(stat -c %Y "$target") ;; esac
+	rm -rf "$stage"
+	[ -z "$s" ] || touch -d "@$s" "$target"
 }
 
 settle() { # TARGET PARTIAL FOLDER
@@ -134,34 +137,41 @@ settle() { # TARGET PARTIAL FOLDER
 	finish "$2"
 }
 
-packer() { # → $o
+# How tar is run. GNU's status 1 is a file that changed meanwhile, and its "-" must not be a terminal.
+packer() { # → $o $f
 	has tar || fail 38 'this guest has no tar'
-	case $(tar --version 2>/dev/null) in *GNU*) o='--format=gnu -S --numeric-owner --warning=no-file-changed' ;; *) o= ;; esac
+	o= f=-
+	case $(tar --version 2>/dev/null) in *GNU*) o='--format=gnu -S --numeric-owner --warning=no-file-changed' ;; esac
+	[ ! -t 1 ] || f=/dev/stdout
+	export o f
 }
+run='tar c $o -f "$f" "$@"; s=$?; case $s$o in 1-*) s=0 ;; esac; exit $s'
+t() { (eval "$run") || late=1; }
 
 pack() { # DIR [NAME...]
 	enter "$1"
 	shift
 	packer
-	if [ $# = 0 ]; then tar c $o -f - .; else
+	late=
+	if [ $# = 0 ]; then t .; else
 		need find
 		for s in "$@"; do
 			shift
 			set -- "$@" -o -name "$s"
 		done
 		shift
-		find . ! -name . \( "$@" \) -prune -o -exec tar c $o --no-recursion -f - {} +
+		o="$o --no-recursion"
+		find . ! -name . \( "$@" \) -prune -o -exec sh -c "$run" tar {} + || late=1
 	fi
-	s=$?
-	case $s$o in 0* | 1-*) ;; *) exit 105 ;; esac # GNU's 1: a file changed meanwhile
+	[ -z "$late" ] || exit 105
 }
 
 pick() { # DIR
 	enter "$1"
 	packer
-	late=
+	o="$o --no-recursion" late=
 	eval "$(cat)"
-	case $late$o in '' | -* | 1-*) ;; *) exit 105 ;; esac
+	[ -z "$late" ] || exit 105
 }
 
 each() { # what find and a tool say of all that has no newline in its name
@@ -211,8 +221,10 @@ sums)
 	;;
 links)
 	enter "$1"
-	need find tar
-	find . -type l -exec tar c --no-recursion -f - {} +
+	need find
+	packer
+	o="$o --no-recursion"
+	find . -type l -exec sh -c "$run" tar {} +
 	;;
 walk)
 	enter "$1"

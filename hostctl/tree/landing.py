@@ -98,6 +98,7 @@ class Landing:
         self._parent: tuple[bytes, int] | None = None  # the last folder used, open
         self._count = 0
         self._is_over = False
+        self._times: os.stat_result | None = None
         self.landed = Landed()
 
     def __enter__(self) -> Landing:
@@ -119,6 +120,8 @@ class Landing:
                 self._set_folders()
             self._stage.joinpath("tree").rename(_free(self._target))
         shutil.rmtree(self._stage, ignore_errors=True)
+        if self._times is not None:  # the stage was in it
+            os.utime(self._target, ns=(self._times.st_atime_ns, self._times.st_mtime_ns))
         os.close(self._tree)
         os.close(self._root)
 
@@ -218,6 +221,7 @@ class Landing:
                     self._set(fd, entry)
         finally:
             os.close(target)
+        self._times = os.stat(self._target)
         self._is_over = True
 
     # --- entries ------------------------------------------------------------------------------
@@ -316,13 +320,13 @@ class Landing:
     # --- content ------------------------------------------------------------------------------
 
     def _write(self, piece: Piece) -> None:
-        """Write content; blocks of zeros become holes."""
+        """Write content; zeros are left out, and become holes where they fill a block."""
         if self._file is None:
             return  # of what is left out
         view, offset = piece.view, piece.offset
         while view:
             part = view[: len(_HOLE)]
-            if len(part) < 4096 or part != _HOLE[: len(part)]:
+            if part != _HOLE[: len(part)]:
                 _write_all(self._file, part, offset)
             offset += len(part)
             view = view[len(part) :]

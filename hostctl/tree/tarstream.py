@@ -280,7 +280,8 @@ def _records(content: bytes) -> dict[bytes, bytes]:
         length = int(digits) if digits.isdigit() else 0
         record = content[at + len(digits) + 1 : at + length]
         key, equals, value = record[:-1].partition(b"=")
-        if not space or not equals or not record.endswith(b"\n"):
+        fits = at + length <= len(content)
+        if not space or not equals or not fits or not record.endswith(b"\n"):
             raise HostileTree("the guest's tar stream has a record that cannot be read")
         if key.startswith(b"GNU.sparse."):
             raise HostileTree("the guest's tar keeps holes in a format that is not known here")
