@@ -18,7 +18,7 @@
 # kind PATH                               d, f or -
 # size DIR                                its KiB
 # A tar stream has tree/, pieces/ and at last plan: lines for this script, which also tell that it is whole.
-# Status 100 + errno: it failed; the last line of stderr tells why.
+# Status 100 + errno: it failed; the last line of stderr tells why. 99: there is no tar; 98: another tool is missing.
 # shellcheck disable=SC1007,SC1091,SC2015,SC2016,SC2034,SC2086,SC2317
 set -u
 LC_ALL=C
@@ -29,12 +29,12 @@ umask 022
 stage= N='
 '
 
-fail() { # ERRNO TEXT
+fail() { # ERRNO TEXT. Below 128: what is above may be taken for a signal
 	printf '%s\n' "$2" >&2
 	exit $((100 + $1))
 }
 has() { command -v "$1" >/dev/null 2>&1; }
-need() { for s in "$@"; do has "$s" || fail 95 "this guest has no $s"; done; }
+need() { for s in "$@"; do has "$s" || fail -2 "this guest has no $s"; done; }
 enter() { cd -- "$1" 2>/dev/null || { [ -d "$1" ] && fail 13 "$1: cannot be entered"; } || { [ -e "$1" ] && fail 20 "$1: not a folder"; } || fail 2 "$1: no such folder"; }
 
 # What a killed one left: its folder has the number of a shell that is gone
@@ -111,7 +111,7 @@ bring() { # FOLDER NAME...: what has come, over what was there; few forks for ma
 
 land() { # TARGET HOW PARTIAL OWNERS TAR
 	partial=$3
-	has tar || fail 38 'this guest has no tar'
+	has tar || fail -1 'this guest has no tar'
 	begin "$1" "$2" $$
 	trap 'abandon "$partial"; exit 105' HUP INT TERM PIPE
 	if [ "$4" ]; then o='-p --numeric-owner'; else o='-p -o'; fi
@@ -139,7 +139,7 @@ settle() { # TARGET PARTIAL FOLDER
 
 # How tar is run. GNU's status 1 is a file that changed meanwhile, and its "-" must not be a terminal.
 packer() { # → $o $f
-	has tar || fail 38 'this guest has no tar'
+	has tar || fail -1 'this guest has no tar'
 	o= f=-
 	case $(tar --version 2>/dev/null) in *GNU*) o='--format=gnu -S --numeric-owner --warning=no-file-changed' ;; esac
 	[ ! -t 1 ] || f=/dev/stdout
@@ -243,5 +243,5 @@ size)
 	enter "$1"
 	du -sk .
 	;;
-*) fail 38 "unknown verb $verb" ;;
+*) fail 5 "unknown verb $verb" ;;
 esac

@@ -27,8 +27,8 @@ Take: TypeAlias = Callable[[bytes], None]
 
 MAX_LIST: Final = 64 << 20  # a line for each of half a million files
 MAX_TALK: Final = 64 * 1024  # of what tools say
-_ERRNO: Final = range(101, 234)  # the script's status for an errno
-_NO_TAR: Final = 138  # ENOSYS
+_ERRNO: Final = range(101, 128)  # the script's status for an errno
+_NO_TAR, _NO_TOOL = 99, 98
 _STAGE: Final = b".hostctl-tree."  # of another transfer, or a killed one
 _FACT: Final = re.compile(rb"([0-9a-f]{1,8}) (-?\d{1,12}) (\d{1,19}) \.(?:/(.{0,4095}))?")
 _SUM: Final = re.compile(rb"(\\?)([0-9a-f]{64})  \./(.{1,4095})")
@@ -217,7 +217,7 @@ class Remote:
         code = done.exit.code or 0
         if code == _NO_TAR:
             raise NoTar(said, "tar")
-        if code == 195:
+        if code == _NO_TOOL:
             raise Refused(said or "this guest lacks a tool", "tree")
         errno = code - 100 if code in _ERRNO else 5
         raise TransferFailed(errno, said or f"the guest's shell failed with a tree: {done.exit}")

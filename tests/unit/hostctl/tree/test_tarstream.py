@@ -1,5 +1,6 @@
 """The reader against what Python's tarfile writes, in pieces of any size; and against nonsense."""
 
+import contextlib
 import io
 import tarfile
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hostctl.errors import HostileTree
 from hostctl.tree.tarstream import Entry, Event, Kind, Piece, TarReader
 
-NAMES = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=("Cs",)), min_size=1)
+NAMES = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1)
 
 
 def events(data: bytes, step: int) -> list[Entry | tuple[int, bytes]]:
@@ -53,10 +54,8 @@ def test_what_was_written_is_read(files: list[tuple[str, bytes]], kind: int, ste
 
 @given(st.binary(max_size=3000), st.integers(1, 2000))
 def test_nonsense_is_refused_or_empty(data: bytes, step: int) -> None:
-    try:
+    with contextlib.suppress(HostileTree):
         assert events(data, step) == []
-    except HostileTree:
-        pass
 
 
 @given(st.data())
@@ -69,10 +68,8 @@ def test_a_changed_byte_never_does_worse_than_an_error(data: st.DataObject) -> N
     text = bytearray(file.getvalue())
     for _ in range(data.draw(st.integers(1, 4))):
         text[data.draw(st.integers(0, 3000))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(HostileTree):
         events(bytes(text), 700)
-    except HostileTree:
-        pass
 
 
 def meta(kind: bytes, size: int) -> bytes:
@@ -107,14 +104,13 @@ def test_archives_may_be_concatenated() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        b"5 x=\n",
         b"999 path=x\n",
         b"nonsense",
         b"11 size=-1\n",
         b"12 size=1e9\n",
-        b"30 mtime=" + b"9" * 20,
-    ]
-    + [b"22 GNU.sparse.major=1\n"],
+        b"30 mtime=" + b"9" * 20 + b"\n",
+        b"22 GNU.sparse.major=1\n",
+    ],
 )
 def test_a_bad_record_is_refused(record: bytes) -> None:
     data = meta(b"x", len(record)) + record.ljust(512, b"\0")
