@@ -1,11 +1,12 @@
 #!/bin/sh
 # Whole folders in and out. The host sends this text with each request, over any channel:
 #   sh -c 'eval "$1"' tree TEXT VERB [ARGUMENT]...
-# land TARGET HOW PARTIAL OWNERS TAR      make TARGET of a tar stream: our input, or the file TAR, which is removed
-#                                         HOW: empty: it must not be there; replace; into: the plan changes it
-# stage TARGET HOW NAME → FOLDER          begin the same without tar: the host puts files into FOLDER/tree, and FOLDER/plan
-# settle TARGET PARTIAL FOLDER            and end it
-# drop FOLDER                             or give it up
+# stage TARGET HOW NAME TAR → FOLDER      begin TARGET. HOW: empty: it must not be there; replace; into: the plan changes
+#                                         it. TAR: it will come as FOLDER/tar, else the host fills FOLDER/tree itself
+# unpack FOLDER OWNERS                    take FOLDER/tar in; a tree may come in many
+# settle TARGET PARTIAL FOLDER OWNERS     the last one is there: run the plan in it, and give TARGET what came
+# abandon TARGET PARTIAL FOLDER           it will never be complete
+# drop FILE                               remove it
 # pack DIR [NAME...]                      a tar stream of DIR, without what has one of these names (patterns of find)
 # pick DIR                                a tar stream of what our input, lines of this script, asks for
 # save TAR pack|pick ...                  the same into a file
@@ -17,7 +18,7 @@
 # glob PATTERN                            what it matches, each with a NUL
 # kind PATH                               d, f or -
 # size DIR                                its KiB
-# A tar stream has tree/, pieces/ and at last plan: lines for this script, which also tell that it is whole.
+# What comes in has tree/, pieces/ and at last plan: lines for this script, which also tell that it is whole.
 # Status 100 + errno: it failed; the last line of stderr tells why. 99: there is no tar; 98: another tool is missing.
 # shellcheck disable=SC1007,SC1091,SC2015,SC2016,SC2034,SC2086,SC2317
 set -u
@@ -37,20 +38,15 @@ has() { command -v "$1" >/dev/null 2>&1; }
 need() { for s in "$@"; do has "$s" || fail -2 "this guest has no $s"; done; }
 enter() { cd -- "$1" 2>/dev/null || { [ -d "$1" ] && fail 13 "$1: cannot be entered"; } || { [ -e "$1" ] && fail 20 "$1: not a folder"; } || fail 2 "$1: no such folder"; }
 
-# What a killed one left: its folder has the number of a shell that is gone
-sweep() {
-	for s in "$parent".hostctl-tree.*; do
-		t=${s##*.}
-		case $t in *[!0-9]*) continue ;; esac
-		[ ! -d "$s" ] || [ -e "/proc/$t" ] || [ ! -d /proc/self ] || rm -rf "$s"
-	done
-}
+# What a killed one left an hour ago: each tar that comes changes the time of its folder
+sweep() { ! has find || find "$parent" -maxdepth 1 -name '.hostctl-tree.*' -mmin +60 -exec rm -rf {} + 2>/dev/null; }
 
 aim() { # TARGET → $target, absolute
 	case $1 in /*) target=$1 ;; *) target=$(pwd)/$1 ;; esac
 }
 
-begin() { # TARGET HOW NAME → $target $parent $stage
+stage() { # TARGET HOW NAME TAR
+	[ -z "$4" ] || has tar || fail -1 'this guest has no tar'
 	aim "$1"
 	parent=${target%/*}/
 	[ "$2" != into ] || [ ! -d "$target" ] || parent=$target/
@@ -58,20 +54,21 @@ begin() { # TARGET HOW NAME → $target $parent $stage
 	[ "$2" ] || { [ ! -e "$1" ] && [ ! -L "$1" ]; } || fail 17 "$1: is there already"
 	sweep
 	stage=$parent.hostctl-tree.$3
-	mkdir -m 700 "$stage" || fail 5 "$parent: a folder cannot be made there"
+	mkdir -m 700 "$stage" && mkdir "$stage/tree" || fail 5 "$parent: a folder cannot be made there"
+	printf %s "$stage"
 }
 
-abandon() { # PARTIAL: all that came, under a name that tells
-	if [ "$1" ] && [ -d "$stage/tree" ]; then
-		s=$target.partial
-		[ ! -e "$s" ] || s=$target.partial.$$
-		mv "$stage/tree" "$s"
+abandon() { # TARGET PARTIAL FOLDER: all that came, under a name that tells
+	if [ "$2" ] && [ -d "$3/tree" ]; then
+		s=$1.partial
+		[ ! -e "$s" ] || s=$s.$$
+		mv "$3/tree" "$s"
 	fi
-	rm -rf "$stage"
+	rm -rf "$3"
 }
 
-conclude() { # the plan is the last that comes; it may move things itself. Not in a condition: set -e would mean nothing
-	cd "$stage" && [ -f plan ] || fail 5 'the stream ended too early'
+conclude() { # the plan may move things itself. Not to be called in a condition: set -e would mean nothing
+	cd "$stage" && [ -f plan ] || fail 5 'it did not come whole'
 	placed=
 	set -e
 	. ./plan
@@ -109,32 +106,26 @@ bring() { # FOLDER NAME...: what has come, over what was there; few forks for ma
 	mv -f "$@" "./$d/"
 }
 
-land() { # TARGET HOW PARTIAL OWNERS TAR
-	partial=$3
-	has tar || fail -1 'this guest has no tar'
-	begin "$1" "$2" $$
-	trap 'abandon "$partial"; exit 105' HUP INT TERM PIPE
-	if [ "$4" ]; then o='-p --numeric-owner'; else o='-p -o'; fi
-	(cd "$stage" && tar x $o -f "${5:--}")
-	s=$?
-	[ -z "$5" ] || rm -f "$5"
-	if [ $s = 0 ]; then finish "$partial"; else abandon "$partial" && exit 105; fi
+unpack() { # FOLDER OWNERS
+	cd "$1" || exit 105
+	if [ "$2" ]; then o='-p --numeric-owner'; else o='-p -o'; fi
+	tar x $o -f tar && rm tar
 }
 
-finish() { # PARTIAL
-	(conclude)
-	s=$?
-	[ $s = 0 ] || { abandon "$1" && exit 105; }
+settle() { # TARGET PARTIAL FOLDER OWNERS
+	aim "$1"
+	stage=$3
+	s=0
+	[ ! -f "$stage/tar" ] || (unpack "$stage" "$4") || s=1
+	[ $s != 0 ] || {
+		(conclude)
+		s=$?
+	}
+	[ $s = 0 ] || { abandon "$1" "$2" "$3" && exit 105; }
 	s=
 	case $stage in "$target"/*) s=$(stat -c %Y "$target") ;; esac
 	rm -rf "$stage"
 	[ -z "$s" ] || touch -d "@$s" "$target"
-}
-
-settle() { # TARGET PARTIAL FOLDER
-	aim "$1"
-	stage=$3
-	finish "$2"
 }
 
 # How tar is run. GNU's status 1 is a file that changed meanwhile, and its "-" must not be a terminal.
@@ -191,13 +182,9 @@ visit() {
 }
 
 case $verb in
-land | settle | pack | pick) "$verb" "$@" ;;
-stage)
-	begin "$1" "$2" "$3"
-	mkdir "$stage/tree" || fail 5 "$stage: a folder cannot be made there"
-	printf %s "$stage"
-	;;
-drop) rm -rf "$1" ;;
+stage | settle | abandon | pack | pick) "$verb" "$@" ;;
+unpack) unpack "$@" || exit 105 ;;
+drop) rm -f "$1" ;;
 save)
 	exec >"$1" || fail 5 "$1: cannot be written"
 	verb=$2

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -98,14 +96,18 @@ async def put_tree(
     """
     root = os.fsencode(source)
     found = scan(root, exclude)
-    packing = Packing(root, found.items, looks, moved=counting(progress, found.size_bytes))
-    remote = Remote(channel)
+    remote, how = Remote(channel), "replace" if replace else ""
     try:
         await remote.land(
-            target, packing, how="replace" if replace else "", partial=partial, owners=looks.owners
+            target,
+            Packing(root, found.items, looks),
+            how=how,
+            partial=partial,
+            owners=looks.owners,
+            moved=counting(progress, found.size_bytes),
         )
     except NoTar:
-        await _put_one_by_one(channel, root, found, target, looks, replace, partial)
+        await _put_one_by_one(channel, root, found, target, looks, how, partial)
     return TreeReport.of_found(found)
 
 
@@ -191,14 +193,12 @@ async def _put_one_by_one(
     found: Found,
     target: bytes,
     looks: Looks,
-    replace: bool,
+    how: str,
     partial: bool,
 ) -> None:
     """Put file by file into the stage; a plan of mkdir, ln and chmod does the rest."""
-    remote, how = Remote(channel), "replace" if replace else ""
-    stage = await remote.ask("stage", checked(target), how, f"x{secrets.token_hex(6)}")
-    if not stage.startswith((b"/", b"./")) or b"\n" in stage:
-        raise RemoteProtocolError(f"not a folder: {stage[:100]!r}")
+    remote = Remote(channel)
+    stage = await remote.stage(target, how, tar=False)
     try:
         mkdirs, plan = Plan(), Plan()
         first: dict[tuple[int, int], bytes] = {}
@@ -210,10 +210,9 @@ async def _put_one_by_one(
         text = bytes(plan)
         await channel.put(io.BytesIO(text), len(text), stage + b"/plan")
     except BaseException:
-        with contextlib.suppress(Exception):
-            await remote.ask("drop", stage)
+        await remote.abandon(target, stage, partial=partial)
         raise
-    await remote.ask("settle", checked(target), "1" if partial else "", stage)
+    await remote.ask("settle", checked(target), "1" if partial else "", stage, "")
 
 
 async def _put_item(

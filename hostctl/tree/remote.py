@@ -1,24 +1,34 @@
 """guestside/tree.sh, run over a channel: its verbs, its answers, its errors.
 
-What a channel can decides the way: with live streams a tree passes through a command's input and
-output; without them it is carried as one file, put or fetched.
+A tree goes in as files that are put and unpacked, a few MiB at a time. It comes out through a
+command's output, or where the channel has no live streams, as a file that is got.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import io
 import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable
 from typing import BinaryIO, Final, TypeAlias, cast
 
-from hostctl_channels.errors import Refused, RemoteProtocolError, TransferFailed
-from hostctl_channels.interface import STDOUT, Capability, Channel, Command, Process, Result
+from hostctl_channels.errors import HostctlError, Refused, RemoteProtocolError, TransferFailed
+from hostctl_channels.interface import (
+    STDOUT,
+    Capability,
+    Channel,
+    Command,
+    Process,
+    PutOptions,
+    Result,
+)
 from hostctl_channels.transfer import checked
 from hostctl_guestside import tree_script
+
+from .packing import Archive
 
 __all__ = ["Fact", "NoTar", "Remote", "Take"]
 
@@ -26,6 +36,7 @@ Take: TypeAlias = Callable[[bytes], None]
 """Called with each piece of a stream."""
 
 MAX_LIST: Final = 64 << 20  # a line for each of half a million files
+_ABANDON_S: Final = 20.0
 MAX_TALK: Final = 64 * 1024  # of what tools say
 _ERRNO: Final = range(101, 128)  # the script's status for an errno
 _NO_TAR, _NO_TOOL = 99, 98
@@ -118,37 +129,66 @@ class Remote:
 
     # --- streams ------------------------------------------------------------------------------
 
+    async def stage(self, target: bytes, how: str, *, tar: bool = True) -> bytes:
+        """Begin a tree; return the folder in which it is put together.
+
+        `how`: the target must not be there (""), is replaced ("replace"), or changed by the plan
+        ("into").
+
+        Raises:
+            NoTar: with `tar`, there is none. Nothing was begun.
+        """
+        name = f"x{secrets.token_hex(6)}"
+        stage = await self.ask("stage", checked(target), how, name, _flag(tar))
+        if b"\n" in stage or not stage.endswith(b".hostctl-tree." + name.encode()):
+            raise RemoteProtocolError(f"not a folder: {stage[:100]!r}")
+        return stage
+
     async def land(
         self,
         target: bytes,
-        stream: Iterable[bytes],
+        archives: Iterable[Archive],
         *,
         how: str = "",
         partial: bool = False,
         owners: bool = False,
+        moved: Callable[[int], None] | None = None,
     ) -> None:
-        """Carry a stream of `packing` in, to be unpacked and to have its plan run.
-
-        `how`: the target must not be there (""), is replaced ("replace"), or changed by the plan
-        ("into").
-        """
-        words = (checked(target), how, _flag(partial), _flag(owners))
-        if Capability.STREAMS in self._channel.capabilities:
-            await self._feed(_command("land", *words, ""), stream)
-            return
-        tar = _beside(target)
+        """Carry the archives of `packing` in, to be unpacked one by one, and run their plan."""
+        stage = await self.stage(target, how)
         try:
-            with tempfile.TemporaryFile() as spool:
-                for chunk in stream:
-                    spool.write(chunk)
-                size = spool.tell()
-                spool.seek(0)
-                await self._channel.put(cast(BinaryIO, spool), size, tar)
-            await self.ask("land", *words, tar)
+            ahead: Archive | None = None
+            for archive in archives:
+                if ahead:
+                    await self.ask("unpack", stage, _flag(owners))
+                await self._put(stage + b"/tar", archive, moved)
+                ahead = archive
         except BaseException:
-            with contextlib.suppress(Exception):
-                await self.ask("drop", tar)
+            await self.abandon(target, stage, partial=partial)
             raise
+        await self.ask("settle", checked(target), _flag(partial), stage, _flag(owners))
+
+    async def abandon(self, target: bytes, stage: bytes, *, partial: bool) -> None:
+        """Give a tree up; best effort, an error is on its way already."""
+        with contextlib.suppress(HostctlError, TimeoutError):
+            async with asyncio.timeout(_ABANDON_S):
+                await self.ask("abandon", checked(target), _flag(partial), stage)
+
+    async def _put(
+        self, path: bytes, archive: Archive, moved: Callable[[int], None] | None
+    ) -> None:
+        done = 0
+
+        def progress(size: int) -> None:
+            nonlocal done
+            now = min(size, len(archive.data)) * archive.content_bytes // len(archive.data)
+            if moved:
+                moved(now - done)
+            done = now
+
+        await self._channel.put(
+            io.BytesIO(archive.data), len(archive.data), path, PutOptions(), progress
+        )
 
     async def packed(self, path: bytes, names: Iterable[bytes], take: Take) -> None:
         """Hand a tar stream of a folder to `take`, without what has one of these names."""
@@ -177,19 +217,6 @@ class Remote:
         finally:
             with contextlib.suppress(Exception):
                 await self.ask("drop", tar)
-
-    async def _feed(self, command: Command, stream: Iterable[bytes]) -> None:
-        """Send a stream as a command's input, as long as it lives; then see how it ended."""
-        async with self._channel.spawn(command, stdin=True) as process:
-            ending = asyncio.create_task(_talk(process))
-            try:
-                await _write(process, _while_running(stream, ending))
-                talk = await ending
-            finally:
-                ending.cancel()
-                await asyncio.gather(ending, return_exceptions=True)
-            status = await process.wait()
-        self._settled(Result(command, status, b"", talk, 0.0))
 
     async def _read(self, command: Command, input: bytes | None, take: Take) -> None:
         """Hand on all that a command prints; then see how it ended."""
@@ -229,27 +256,6 @@ def _command(verb: bytes | str, *words: bytes | str) -> Command:
 
 def _flag(value: bool) -> str:
     return "1" if value else ""
-
-
-def _beside(target: bytes) -> bytes:
-    """Return a name in the target's folder, on the file system that has to hold it all anyway."""
-    name = b".hostctl-tree.%s.tar" % secrets.token_hex(6).encode()
-    return os.path.join(os.path.dirname(checked(target)), name)
-
-
-async def _talk(process: Process) -> bytes:
-    """Read to the end what a command says."""
-    talk = bytearray()
-    while (piece := await process.read()) is not None:
-        talk += piece[1][: MAX_TALK - len(talk)]
-    return bytes(talk)
-
-
-def _while_running(stream: Iterable[bytes], ending: asyncio.Future[bytes]) -> Iterable[bytes]:
-    for chunk in stream:
-        if ending.done():
-            return
-        yield chunk
 
 
 async def _write(process: Process, stream: Iterable[bytes]) -> None:

@@ -75,8 +75,8 @@ async def sync_to(
         send = Found([item for item in found.items if item.path in chosen])
         moved = counting(progress, send.size_bytes)
         plan = _plan(found_difference, items, looks)
-        packing = Packing(root, send.items, looks, plan, moved)
-        await remote.land(target, packing, how="into", owners=looks.owners)
+        packing = Packing(root, send.items, looks, plan)
+        await remote.land(target, packing, how="into", owners=looks.owners, moved=moved)
     return _report(found_difference, ours, tuple(found.skipped))
 
 

@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,12 @@ from hostctl.tree import (
     Policy,
     Remote,
     get_tree,
+    packing,
     put_tree,
     sync_from,
     sync_to,
 )
+from hostctl.tree.packing import Archive, Packing, scan
 from hostctl_channels.errors import Refused, TransferFailed
 from hostctl_channels.interface import Channel
 from tests.trees import HOLE, everything, looks
@@ -247,13 +249,14 @@ async def test_a_stream_that_ends_early_leaves_the_old_state(
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("tree/new"))
-    for end in (512, 10240):  # a lone header; and all but the plan
+    for data in (b"x" * 512, whole.getvalue()):  # no archive; and one without its plan
         with pytest.raises(TransferFailed):
-            await Remote(channel).land(path, (whole.getvalue()[:end],), how="replace")
+            await Remote(channel).land(path, (Archive(data, 0),), how="replace")
     assert [each.name for each in target.iterdir()] == ["old"]
     assert leftovers(folder) == []
-    with pytest.raises(TransferFailed):
-        await Remote(channel).land(path, (whole.getvalue(),), how="replace", partial=True)
+    archive = Archive(whole.getvalue(), 0)
+    with pytest.raises(TransferFailed, match="did not come whole"):
+        await Remote(channel).land(path, (archive,), how="replace", partial=True)
     assert [each.name for each in folder.joinpath("target.partial").iterdir()] == ["new"]
 
 
@@ -275,7 +278,36 @@ async def test_a_glob_is_expanded_in_the_guest(channel: Channel, folder: Path) -
 async def test_what_a_killed_one_left_is_swept(
     channel: Channel, source: Path, folder: Path
 ) -> None:
-    (folder / ".hostctl-tree.999999999" / "tree").mkdir(parents=True)
-    _, path = target_of(folder)
-    await put_tree(channel, source, path, exclude=NONE, looks=PLAIN)
+    stale, fresh = folder / ".hostctl-tree.xstale", folder / ".hostctl-tree.xfresh"
+    for path in (stale, fresh):
+        (path / "tree").mkdir(parents=True)
+    os.utime(stale, (1e9, 1e9))
+    _, target = target_of(folder)
+    await put_tree(channel, source, target, exclude=NONE, looks=PLAIN)
+    assert leftovers(folder) == [fresh.name]
+
+
+async def test_a_tree_may_be_larger_than_an_archive(
+    channel: Channel, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "ARCHIVE", 16 * 1024)
+    target, path = target_of(folder)
+    moved: list[Moved] = []
+    await put_tree(channel, source, path, exclude=NONE, looks=PLAIN, progress=moved.append)
+    assert looks(target) == looks(source)
+    assert len(moved) > 4
     assert leftovers(folder) == []
+
+
+async def test_a_source_that_fails_leaves_nothing(
+    channel: Channel, source: Path, folder: Path
+) -> None:
+    def archives() -> Iterator[Archive]:
+        yield from list(Packing(os.fsencode(source), scan(os.fsencode(source), NONE).items, PLAIN))
+        raise OSError(5, "the disk broke")
+
+    _, path = target_of(folder)
+    with pytest.raises(OSError, match="the disk broke"):
+        await Remote(channel).land(path, archives())
+    assert leftovers(folder) == []
+    assert not (folder / "target").exists()
