@@ -143,15 +143,24 @@ class Guest(ABC):
         mtime_s: float | None = None,
         owner: str | None = None,
         verify: str | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
-        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all."""
+        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all.
+
+        With `resume` what has come is kept in the guest when it breaks off, and the next such call
+        goes on there, if both sides still hold the same so far. Holes are not sent then.
+        """
         from hostctl_channels.interface import PutOptions
 
         options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
         with sized(source) as (file, size_bytes):
-            channel = await self._reach()
-            return await channel.put(file, size_bytes, os.fsencode(guest_path), options, progress)
+            channel, path = await self._reach(), os.fsencode(guest_path)
+            if resume:
+                from .resume import put_resumable
+
+                return await put_resumable(channel, file, size_bytes, path, options, progress)
+            return await channel.put(file, size_bytes, path, options, progress)
 
     async def get(
         self,
@@ -161,12 +170,26 @@ class Guest(ABC):
         stat: bool = False,
         verify: str | None = None,
         max_bytes: int | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         """Read a guest file to a path, replaced whole or not at all, or into an open file.
 
-        `stat` asks for its mode and times too; nothing is done with them here.
+        `stat` asks for its mode and times too; nothing is done with them here. With `resume`, to a
+        path only, what has come is kept beside it when it breaks off, and the next such call goes
+        on there.
         """
+        if resume and isinstance(destination, (str, os.PathLike)):
+            from .resume import get_resumable
+
+            return await get_resumable(
+                await self._reach(),
+                os.fsencode(guest_path),
+                Path(destination),
+                verify=verify,
+                max_bytes=max_bytes,
+                progress=progress,
+            )
         with replacing(destination) as sink:
             channel = await self._reach()
             return await channel.get(

@@ -311,6 +311,7 @@ class Machine:
         mtime_s: float | None = None,
         owner: str | None = None,
         verify: str | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         return self._loop.call(
@@ -321,6 +322,7 @@ class Machine:
                 mtime_s=mtime_s,
                 owner=owner,
                 verify=verify,
+                resume=resume,
                 progress=progress,
             )
         )
@@ -333,6 +335,7 @@ class Machine:
         stat: bool = False,
         verify: str | None = None,
         max_bytes: int | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         return self._loop.call(
@@ -342,6 +345,7 @@ class Machine:
                 stat=stat,
                 verify=verify,
                 max_bytes=max_bytes,
+                resume=resume,
                 progress=progress,
             )
         )

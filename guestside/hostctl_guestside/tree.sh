@@ -18,6 +18,12 @@
 # glob PATTERN                            what it matches, each with a NUL
 # kind PATH                               d, f or -
 # size DIR                                its KiB
+# held FILE [BYTES]                       its size, and SHA-256 of it, or of its first blocks of 64 KiB; 0 without one
+# append PART FILE AT                     add FILE to PART, which has so many bytes, or is extended by a hole
+# complete PART PATH SIZE MODE MTIME OWNER   let PART, with all holes at its end, take the place of PATH
+# facts FILE                              mode, mtime and size
+# piece FILE AT COUNT                     blocks of 64 KiB of it
+# data FILE                               offset and size of what is no hole, a line each, if it can be told
 # What comes in has tree/, pieces/ and at last plan: lines for this script, which also tell that it is whole.
 # Status 100 + errno: it failed; the last line of stderr tells why. 99: there is no tar; 98: another tool is missing.
 # shellcheck disable=SC1007,SC1091,SC2015,SC2016,SC2034,SC2086,SC2317
@@ -128,6 +134,34 @@ settle() { # TARGET PARTIAL FOLDER OWNERS
 	[ -z "$s" ] || touch -d "@$s" "$target"
 }
 
+held() { # FILE [BLOCKS]
+	[ -f "$1" ] || { echo 0 && return; }
+	need sha256sum
+	wc -c <"$1"
+	if [ $# = 1 ]; then sha256sum; else dd bs=65536 count="$2" 2>/dev/null | sha256sum; fi <"$1"
+}
+
+append() { # PART FILE AT
+	[ -e "$1" ] || : >"$1"
+	s=$(wc -c <"$1")
+	[ "$s" -le "$3" ] || fail 5 "$1: it has grown"
+	[ "$s" -eq "$3" ] || dd if=/dev/null of="$1" bs=1 seek="$3" count=0 2>/dev/null
+	cat <"$2" >>"$1" && rm -f "$2" || fail 5 "$1: it cannot be written"
+}
+
+complete() { # PART PATH SIZE MODE MTIME OWNER
+	[ ! -d "$2" ] || fail 21 "$2: is a directory"
+	[ -e "$1" ] || : >"$1"
+	[ "$(wc -c <"$1")" -eq "$3" ] || dd if=/dev/null of="$1" bs=1 seek="$3" count=0 2>/dev/null
+	[ -z "$6" ] || chown "$6" "$1" || exit 105
+	chmod "${4:-644}" "$1" && { [ -z "$5" ] || touch -d "@$5" "$1"; } && mv -f "$1" "$2" || exit 105
+}
+
+# What a hole is, only lseek tells
+data() {
+	perl -e 'open F,"<",$ARGV[0] or exit 1; $p=0; while(defined($d=sysseek(F,$p,3))){$h=sysseek(F,$d,4)//last; printf "%d %d\n",$d,$h-$d; $p=$h} print "end\n"' "$1" 2>/dev/null || :
+}
+
 # How tar is run. GNU's status 1 is a file that changed meanwhile, and its "-" must not be a terminal.
 packer() { # → $o $f
 	has tar || fail -1 'this guest has no tar'
@@ -182,7 +216,13 @@ visit() {
 }
 
 case $verb in
-stage | settle | abandon | pack | pick) "$verb" "$@" ;;
+stage | settle | abandon | pack | pick | held | append | complete | data) "$verb" "$@" ;;
+facts)
+	need stat
+	[ ! -d "$1" ] || fail 21 "$1: is a directory"
+	stat -L -c '%f %Y %s' "$1" || fail 2 "$1: no such file or directory"
+	;;
+piece) dd if="$1" bs=65536 skip="$2" count="$3" 2>/dev/null || exit 105 ;;
 unpack) unpack "$@" || exit 105 ;;
 drop) rm -f "$1" ;;
 save)

@@ -1,7 +1,7 @@
-"""`hostctl cp`: one file into a machine, or out of it.
+"""`hostctl cp`: files into a machine, or out of it; folders and several at once are trees.py's.
 
-Owns what `cp` means by its two words; the transfer itself, and that it is whole or not there at
-all, is the machine's.
+Owns what `cp` means by its words; the transfer itself, and that it is whole or not there at all,
+is the machine's.
 """
 
 import argparse
@@ -23,9 +23,11 @@ from hostctl_channels.interface import FileInfo
 
 from . import opening, render
 from .exits import UsageError
+from .progress import meter
 
 STANDARD: Final = "-"
 _REMOTE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
+_MAGIC: Final = frozenset("*?[")
 _ALL: Final = 0o777  # what a guest may set of a host file's mode: no setuid, no setgid, no sticky
 
 
@@ -40,15 +42,51 @@ class Place(NamedTuple):
 
 
 def cp(args: argparse.Namespace) -> int:
-    """Copy one file."""
-    source, destination = parse_place(args.source), parse_place(args.destination)
-    if (source.machine is None) == (destination.machine is None):
-        raise UsageError(_not_across(source, destination))
+    """Copy files, and folders with -r."""
+    from . import trees
+
+    sources, destination = (
+        [parse_place(text) for text in args.sources],
+        parse_place(args.destination),
+    )
+    for source in sources:
+        if (source.machine is None) == (destination.machine is None):
+            raise UsageError(not_across("cp", source, destination))
+    if len({source.machine for source in sources}) > 1:
+        raise UsageError("cp: the sources are in different machines; copy from one at a time")
+    if args.recursive or len(sources) > 1 or is_pattern(sources[0]):
+        from . import trees
+
+        return trees.copy_many(args, sources, destination)
+    return _cp_one(args, sources[0], destination)
+
+
+def _cp_one(args: argparse.Namespace, source: Place, destination: Place) -> int:
     if source.machine is not None:
         return opening.run(_copy(args, source, destination, None))
     # Opened before the event loop runs: reading a terminal or a pipe to its end must obey Ctrl-C.
     with _opened(source.path) as file:
         return opening.run(_copy(args, source, destination, file))
+
+
+async def put_one(machine: Machine, args: argparse.Namespace, source: str, target: str) -> None:
+    """Carry one local file in."""
+    began = time.monotonic()
+    with _opened(source) as file:
+        landed, info = await _put(machine, args, source, file, target)
+    _tell(args, Place(None, source), Place(machine.name, landed), info, began)
+
+
+async def get_one(machine: Machine, args: argparse.Namespace, source: str, target: str) -> None:
+    """Carry one of a guest's files out."""
+    began = time.monotonic()
+    landed, info = await _get(machine, args, source, target)
+    _tell(args, Place(machine.name, source), Place(None, landed), info, began)
+
+
+def is_pattern(place: Place) -> bool:
+    """Tell whether a place is to be expanded by its guest's shell."""
+    return place.machine is not None and not _MAGIC.isdisjoint(place.path)
 
 
 def parse_place(text: str) -> Place:
@@ -76,9 +114,7 @@ async def _copy(
             target, info = await _get(machine, args, source.path, destination.path)
         else:
             target, info = await _put(machine, args, source.path, file, destination.path)
-    if args.json:
-        landed = Place(destination.machine, target)
-        render.json_out(_as_json(source, landed, info, time.monotonic() - began))
+    _tell(args, source, Place(destination.machine, target), info, began)
     return 0
 
 
@@ -91,13 +127,14 @@ async def _put(
 
     async def attempt(path: str) -> FileInfo:
         file.seek(0)
-        with render.Bar(_title(source), size_bytes, wanted=_bar(args)) as bar:
+        with meter(args, _title(source), size_bytes) as bar:
             return await machine.put(
                 file,
                 os.fsencode(path),
                 mode=mode,
                 mtime_s=mtime_s,
                 verify=args.verify,
+                **_resuming(args),
                 progress=bar,
             )
 
@@ -130,9 +167,14 @@ async def _get(
     target = _local_target(source, destination)
     sink: BinaryIO | str = sys.stdout.buffer if target == STANDARD else target
     try:
-        with render.Bar(_title(source), None, wanted=_bar(args)) as bar:
+        with meter(args, _title(source), None) as bar:
             info = await machine.get(
-                os.fsencode(source), sink, stat=args.preserve, verify=args.verify, progress=bar
+                os.fsencode(source),
+                sink,
+                stat=args.preserve,
+                verify=args.verify,
+                **_resuming(args),
+                progress=bar,
             )
     except TransferFailed as err:
         if err.errno == errno.EISDIR:
@@ -198,27 +240,32 @@ def _set_attributes(args: argparse.Namespace, path: str, info: FileInfo) -> None
 
 
 def _folder(path: str) -> UsageError:
-    return UsageError(
-        f"cp: {path} is a folder, and cp copies single files so far; pack it: "
-        "tar c FOLDER | hostctl exec -i NAME -- tar x -C /there"
-    )
+    return UsageError(f"cp: {path} is a folder; copy it with -r")
 
 
-def _not_across(source: Place, destination: Place) -> str:
+def not_across(command: str, source: Place, destination: Place) -> str:
+    """Say that exactly one end must be in a machine."""
     if source.machine is None:
         return (
-            f"cp: neither {source} nor {destination} is in a machine; "
+            f"{command}: neither {source} nor {destination} is in a machine; "
             "write one of them as NAME:/path"
         )
-    return f"cp: {source} and {destination} are both in machines; copy to this host first"
+    return f"{command}: {source} and {destination} are both in machines; copy to this host first"
 
 
 def _title(source: str) -> str:
     return "standard input" if source == STANDARD else os.path.basename(source) or source
 
 
-def _bar(args: argparse.Namespace) -> bool:
-    return not (args.quiet or args.json)
+def _resuming(args: argparse.Namespace) -> dict[str, bool]:
+    return {"resume": True} if args.resume else {}
+
+
+def _tell(
+    args: argparse.Namespace, source: Place, destination: Place, info: FileInfo, began: float
+) -> None:
+    if args.json:
+        render.json_out(_as_json(source, destination, info, time.monotonic() - began))
 
 
 def _as_json(

@@ -171,8 +171,7 @@ def test_a_folder_is_refused_with_the_way_to_do_it(
     web.folders.add(b"/folder")
     assert main(["cp", *line.format(folder=tmp_path).split()]) == Exit.USAGE
     said = capsys.readouterr().err
-    assert "is a folder, and cp copies single files so far" in said
-    assert "tar c FOLDER | hostctl exec -i NAME -- tar x" in said
+    assert "is a folder; copy it with -r" in said
 
 
 def test_a_missing_source_is_not_found(
