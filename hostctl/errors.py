@@ -30,6 +30,7 @@
     ├── ChannelError                  the line to the guest   ┐
     ├── ProtocolError                 bytes that break rules   │ hostctl_channels.errors
     └── GuestError                    the guest said no        ┘
+        └── HostileTree               .path: what a guest sent may not be written on this host
 
 A message is one lower-case line: what was tried, on what, what came back. The way out is in `hint`.
 """
@@ -77,6 +78,7 @@ __all__ = [
     "GroupFailed",
     "GuestError",
     "HostctlError",
+    "HostileTree",
     "JobNotFound",
     "LocalProtocolError",
     "LogCut",
@@ -298,3 +300,14 @@ class GroupFailed(HostctlError):
     def __init__(self, message: str, outcomes: Sequence[Outcome[object]]) -> None:
         super().__init__(message)
         self.outcomes = tuple(outcomes)
+
+
+class HostileTree(GuestError):
+    """A tree that a guest sent is broken, or would reach outside its folder. Nothing was changed.
+
+    `path` is the entry's, as the guest named it, or None.
+    """
+
+    def __init__(self, message: str, path: bytes | None = None, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path

@@ -105,6 +105,10 @@ class Group:
     jobs = _verb(Machine.jobs)
     read = _verb(Machine.read)
     ping = _verb(Machine.ping)
+    glob = _verb(Machine.glob)
+    kind_of = _verb(Machine.kind_of)
+    put_tree = _verb(Machine.put_tree)
+    sync_to = _verb(Machine.sync_to)
 
     def put(
         self,

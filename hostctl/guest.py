@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .localfile import replacing, sized
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hostctl_channels.jobs import JobStatus
 
     from .job import Job
+    from .tree import TreeProgress, TreeReport
 
     LocalPath = str | os.PathLike[str]
     Env = Mapping[str, str] | Mapping[bytes, bytes] | None
@@ -147,15 +149,25 @@ class Guest(ABC):
         mtime_s: float | None = None,
         owner: str | None = None,
         verify: str | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
-        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all."""
+        """Write a path, an open file or bytes to `guest_path`, replaced whole or not at all.
+
+        With `resume` what has come is kept in the guest when it breaks off, and the next such call
+        goes on there, if both sides still hold the same so far. Holes are not sent then.
+        """
         from hostctl_channels.interface import PutOptions
 
         options = PutOptions(mode=mode, mtime_s=mtime_s, owner=owner, verify=verify)
         with sized(source) as (file, size_bytes):
             channel, path = await self._reach(), os.fsencode(guest_path)
-            info = await channel.put(file, size_bytes, path, options, progress)
+            if resume:
+                from .resume import put_resumable
+
+                info = await put_resumable(channel, file, size_bytes, path, options, progress)
+            else:
+                info = await channel.put(file, size_bytes, path, options, progress)
         self._note("put", path=_text(path), size_bytes=info.size_bytes)
         return info
 
@@ -167,12 +179,26 @@ class Guest(ABC):
         stat: bool = False,
         verify: str | None = None,
         max_bytes: int | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         """Read a guest file to a path, replaced whole or not at all, or into an open file.
 
-        `stat` asks for its mode and times too; nothing is done with them here.
+        `stat` asks for its mode and times too; nothing is done with them here. With `resume`, to a
+        path only, what has come is kept beside it when it breaks off, and the next such call goes
+        on there.
         """
+        if resume and isinstance(destination, (str, os.PathLike)):
+            from .resume import get_resumable
+
+            return await get_resumable(
+                await self._reach(),
+                os.fsencode(guest_path),
+                Path(destination),
+                verify=verify,
+                max_bytes=max_bytes,
+                progress=progress,
+            )
         with replacing(destination) as sink:
             channel, path = await self._reach(), os.fsencode(guest_path)
             info = await channel.get(
@@ -185,6 +211,170 @@ class Guest(ABC):
             )
         self._note("got", path=_text(path), size_bytes=info.size_bytes)
         return info
+
+    async def put_tree(
+        self,
+        source: LocalPath,
+        guest_path: str | bytes,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        replace: bool = False,
+        partial: bool = False,
+        owners: bool = False,
+        special_bits: bool = False,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        """Make `guest_path` a copy of a local folder: whole, or as it was before.
+
+        It must not be there, unless `replace`: then the old one goes when the new one is complete.
+        After a failure `partial` keeps what came as `guest_path.partial`. `owners` keeps numeric
+        owners, `special_bits` setuid, setgid and sticky; modes, times, links, holes always are.
+
+        Raises:
+            TransferFailed: it is there, its folder is missing, or the guest could not.
+        """
+        from . import tree
+
+        return await tree.put_tree(
+            await self._reach(),
+            Path(source),
+            _bare(guest_path),
+            exclude=tree.Exclude(exclude),
+            looks=tree.Looks(owners=owners, special_bits=special_bits),
+            replace=replace,
+            partial=partial,
+            progress=progress,
+        )
+
+    async def get_tree(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        replace: bool = False,
+        partial: bool = False,
+        links: Literal["inside", "skip"] = "inside",
+        owners: bool = False,
+        special_bits: bool = False,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        """Make a local folder a copy of the guest's: whole, or as it was before.
+
+        As `put_tree`, but the guest is not trusted: nothing outside `destination` is touched, and
+        no more than `max_bytes` (16 GiB) and `max_files` (500 000) are taken. A link that leads
+        out of the tree is an error, or left out with `links="skip"`.
+
+        Raises:
+            HostileTree: the guest sent what may not be written here.
+            OutputTooLarge: it is more than allowed.
+            FileExistsError: the destination is there.
+            TransferFailed: the guest could not.
+        """
+        from . import tree
+
+        return await tree.get_tree(
+            await self._reach(),
+            _bare(guest_path),
+            Path(destination),
+            policy=tree.Policy(
+                max_bytes=tree.MAX_BYTES if max_bytes is None else max_bytes,
+                max_files=tree.MAX_FILES if max_files is None else max_files,
+                links=links,
+                owners=owners,
+                special_bits=special_bits,
+                exclude=tree.Exclude(exclude),
+            ),
+            replace=replace,
+            partial=partial,
+            progress=progress,
+        )
+
+    async def sync_to(
+        self,
+        source: LocalPath,
+        guest_path: str | bytes,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        delete: bool = False,
+        checksum: bool = False,
+        dry_run: bool = False,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        """Make a guest's folder equal to a local one, by moving only what changed.
+
+        What has the same size, mode and time (with `checksum`: digest) is left alone; `delete`
+        removes what is not in the source; `dry_run` only tells. Nothing changes before all has
+        arrived; then each file is replaced at once. What is excluded is not looked at on any side.
+
+        Raises:
+            Refused: the guest lacks find, stat or tar.
+            TransferFailed: the guest could not; some files may be new already.
+        """
+        from . import tree
+
+        return await tree.sync_to(
+            await self._reach(),
+            Path(source),
+            _bare(guest_path),
+            exclude=tree.Exclude(exclude),
+            looks=tree.Looks(),
+            delete=delete,
+            checksum=checksum,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    async def sync_from(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        delete: bool = False,
+        checksum: bool = False,
+        dry_run: bool = False,
+        links: Literal["inside", "skip"] = "inside",
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        """Make a local folder equal to the guest's, as `sync_to` does, as safely as `get_tree`."""
+        from . import tree
+
+        return await tree.sync_from(
+            await self._reach(),
+            _bare(guest_path),
+            Path(destination),
+            policy=tree.Policy(
+                max_bytes=tree.MAX_BYTES if max_bytes is None else max_bytes,
+                max_files=tree.MAX_FILES if max_files is None else max_files,
+                links=links,
+                exclude=tree.Exclude(exclude),
+            ),
+            delete=delete,
+            checksum=checksum,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    async def glob(self, pattern: str | bytes) -> tuple[bytes, ...]:
+        """Return the guest's paths that match a pattern of its shell, such as /var/log/*.log.
+
+        They are the guest's words: do not use them as paths of this host.
+        """
+        from . import tree
+
+        return await tree.Remote(await self._reach()).glob(os.fsencode(pattern))
+
+    async def kind_of(self, guest_path: str | bytes) -> Literal["folder", "file", None]:
+        """Tell what is at a path: a folder (or a link to one), anything else, or nothing."""
+        from . import tree
+
+        kind = await tree.Remote(await self._reach()).kind(os.fsencode(guest_path))
+        return "folder" if kind == "d" else "file" if kind == "f" else None
 
     async def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
         """Return the content of a guest file of at most `max_bytes`."""
@@ -207,3 +397,9 @@ class Guest(ABC):
 
 def _text(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
+
+
+def _bare(guest_path: str | bytes) -> bytes:
+    """Return the path of a folder without slashes at its end."""
+    path = os.fsencode(guest_path)
+    return path.rstrip(b"/") or path[:1]

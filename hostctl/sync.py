@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .stats import MachineStats
     from .sync_group import Group
     from .template import Template
+    from .tree import TreeProgress, TreeReport
 
 __all__ = ["Controller", "Job", "Machine", "Process"]
 
@@ -420,6 +421,7 @@ class Machine:
         mtime_s: float | None = None,
         owner: str | None = None,
         verify: str | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         return self._loop.call(
@@ -430,6 +432,7 @@ class Machine:
                 mtime_s=mtime_s,
                 owner=owner,
                 verify=verify,
+                resume=resume,
                 progress=progress,
             )
         )
@@ -442,6 +445,7 @@ class Machine:
         stat: bool = False,
         verify: str | None = None,
         max_bytes: int | None = None,
+        resume: bool = False,
         progress: ByteProgress | None = None,
     ) -> FileInfo:
         return self._loop.call(
@@ -451,9 +455,124 @@ class Machine:
                 stat=stat,
                 verify=verify,
                 max_bytes=max_bytes,
+                resume=resume,
                 progress=progress,
             )
         )
+
+    def put_tree(
+        self,
+        source: LocalPath,
+        guest_path: str | bytes,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        replace: bool = False,
+        partial: bool = False,
+        owners: bool = False,
+        special_bits: bool = False,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.put_tree(
+                source,
+                guest_path,
+                exclude=exclude,
+                replace=replace,
+                partial=partial,
+                owners=owners,
+                special_bits=special_bits,
+                progress=progress,
+            )
+        )
+
+    def get_tree(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        replace: bool = False,
+        partial: bool = False,
+        links: Literal["inside", "skip"] = "inside",
+        owners: bool = False,
+        special_bits: bool = False,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.get_tree(
+                guest_path,
+                destination,
+                exclude=exclude,
+                replace=replace,
+                partial=partial,
+                links=links,
+                owners=owners,
+                special_bits=special_bits,
+                max_bytes=max_bytes,
+                max_files=max_files,
+                progress=progress,
+            )
+        )
+
+    def sync_to(
+        self,
+        source: LocalPath,
+        guest_path: str | bytes,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        delete: bool = False,
+        checksum: bool = False,
+        dry_run: bool = False,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.sync_to(
+                source,
+                guest_path,
+                exclude=exclude,
+                delete=delete,
+                checksum=checksum,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        )
+
+    def sync_from(
+        self,
+        guest_path: str | bytes,
+        destination: LocalPath,
+        *,
+        exclude: Iterable[str | bytes] = (),
+        delete: bool = False,
+        checksum: bool = False,
+        dry_run: bool = False,
+        links: Literal["inside", "skip"] = "inside",
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        progress: TreeProgress | None = None,
+    ) -> TreeReport:
+        return self._loop.call(
+            self._async.sync_from(
+                guest_path,
+                destination,
+                exclude=exclude,
+                delete=delete,
+                checksum=checksum,
+                dry_run=dry_run,
+                links=links,
+                max_bytes=max_bytes,
+                max_files=max_files,
+                progress=progress,
+            )
+        )
+
+    def glob(self, pattern: str | bytes) -> tuple[bytes, ...]:
+        return self._loop.call(self._async.glob(pattern))
+
+    def kind_of(self, guest_path: str | bytes) -> Literal["folder", "file", None]:
+        return self._loop.call(self._async.kind_of(guest_path))
 
     def read(self, guest_path: str | bytes, max_bytes: int = MAX_READ) -> bytes:
         return self._loop.call(self._async.read(guest_path, max_bytes))

@@ -111,6 +111,10 @@ class Group:
     jobs = _verb(AsyncGroup.jobs)
     read = _verb(AsyncGroup.read)
     ping = _verb(AsyncGroup.ping)
+    glob = _verb(AsyncGroup.glob)
+    kind_of = _verb(AsyncGroup.kind_of)
+    put_tree = _verb(AsyncGroup.put_tree)
+    sync_to = _verb(AsyncGroup.sync_to)
     put = _verb(AsyncGroup.put)
     get = _verb(AsyncGroup.get)
 

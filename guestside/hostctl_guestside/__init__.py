@@ -10,7 +10,7 @@ import re
 from functools import cache
 from importlib import resources
 
-__all__ = ["agent", "attach_script", "job_script"]
+__all__ = ["agent", "attach_script", "job_script", "tree_script"]
 
 
 def agent() -> bytes:
@@ -26,7 +26,17 @@ def attach_script() -> bytes:
 @cache
 def job_script() -> bytes:
     """Return what starts and watches jobs in a guest, without its comments: it travels often."""
-    return re.sub(rb"(?m)^\s*(#.*)?\n|^\t+", b"", _text("job.sh"))
+    return _bare(_text("job.sh"))
+
+
+@cache
+def tree_script() -> bytes:
+    """Return what takes and gives whole folders in a guest, without its comments."""
+    return _bare(_text("tree.sh"))
+
+
+def _bare(text: bytes) -> bytes:
+    return re.sub(rb"(?m)^\s*(#.*)?\n|^\t+", b"", text)
 
 
 def _text(name: str) -> bytes:

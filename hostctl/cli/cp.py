@@ -1,7 +1,7 @@
-"""`hostctl cp`: one file into a machine, or out of it.
+"""`hostctl cp`: files into a machine, or out of it; folders and several at once are trees.py's.
 
-Owns what `cp` means by its two words; the transfer itself, and that it is whole or not there at
-all, is the machine's.
+Owns what `cp` means by its words; the transfer itself, and that it is whole or not there at all,
+is the machine's.
 """
 
 import argparse
@@ -23,11 +23,13 @@ from hostctl_channels.interface import FileInfo
 
 from . import opening, render, several
 from .exits import UsageError
+from .progress import meter
 
 STANDARD: Final = "-"
 # One machine's name, or what pattern.py takes for several; a path to be taken for a file has a
 # slash before the colon.
 _REMOTE: Final = re.compile(r"([A-Za-z0-9@*?[][A-Za-z0-9._*?![\],@-]*):(.*)", re.DOTALL)
+_MAGIC: Final = frozenset("*?[")
 _ALL: Final = 0o777  # what a guest may set of a host file's mode: no setuid, no setgid, no sticky
 
 
@@ -42,12 +44,29 @@ class Place(NamedTuple):
 
 
 def cp(args: argparse.Namespace) -> int:
-    """Copy one file."""
-    source, destination = parse_place(args.source), parse_place(args.destination)
-    if (source.machine is None) == (destination.machine is None):
-        raise UsageError(_not_across(source, destination))
-    if several.is_group([source.machine or destination.machine or ""]):
-        return _copy_many(args, source, destination)
+    """Copy files, and folders with -r."""
+    sources = [parse_place(text) for text in args.sources]
+    destination = parse_place(args.destination)
+    for source in sources:
+        if (source.machine is None) == (destination.machine is None):
+            raise UsageError(not_across("cp", source, destination))
+    if len({source.machine for source in sources}) > 1:
+        raise UsageError("cp: the sources are in different machines; copy from one at a time")
+    is_simple = not (args.recursive or len(sources) > 1 or is_pattern(sources[0]))
+    if several.is_group([sources[0].machine or destination.machine or ""]):
+        if not is_simple or args.resume:
+            raise UsageError(
+                "cp: to and from several machines, one file at a time, and no --resume"
+            )
+        return _cp_group(args, sources[0], destination)
+    if is_simple:
+        return _cp_one(args, sources[0], destination)
+    from . import trees
+
+    return trees.copy_many(args, sources, destination)
+
+
+def _cp_one(args: argparse.Namespace, source: Place, destination: Place) -> int:
     if source.machine is not None:
         return opening.run(_copy(args, source, destination, None))
     # Opened before the event loop runs: reading a terminal or a pipe to its end must obey Ctrl-C.
@@ -55,13 +74,33 @@ def cp(args: argparse.Namespace) -> int:
         return opening.run(_copy(args, source, destination, file))
 
 
-def _copy_many(args: argparse.Namespace, source: Place, destination: Place) -> int:
+def _cp_group(args: argparse.Namespace, source: Place, destination: Place) -> int:
     from . import cp_many
 
     if source.machine is not None:
         return cp_many.get(args, source.machine, source.path, destination.path)
     assert destination.machine is not None
     return cp_many.put(args, source.path, destination.machine, destination.path)
+
+
+async def put_one(machine: Machine, args: argparse.Namespace, source: str, target: str) -> None:
+    """Carry one local file in."""
+    began = time.monotonic()
+    with opened(source) as file:
+        landed, info = await _put(machine, args, source, file, target)
+    _tell(args, Place(None, source), Place(machine.name, landed), info, began)
+
+
+async def get_one(machine: Machine, args: argparse.Namespace, source: str, target: str) -> None:
+    """Carry one of a guest's files out."""
+    began = time.monotonic()
+    landed, info = await _get(machine, args, source, target)
+    _tell(args, Place(machine.name, source), Place(None, landed), info, began)
+
+
+def is_pattern(place: Place) -> bool:
+    """Tell whether a place is to be expanded by its guest's shell."""
+    return place.machine is not None and not _MAGIC.isdisjoint(place.path)
 
 
 def parse_place(text: str) -> Place:
@@ -89,9 +128,7 @@ async def _copy(
             target, info = await _get(machine, args, source.path, destination.path)
         else:
             target, info = await _put(machine, args, source.path, file, destination.path)
-    if args.json:
-        landed = Place(destination.machine, target)
-        render.json_out(as_json(source, landed, info, time.monotonic() - began))
+    _tell(args, source, Place(destination.machine, target), info, began)
     return 0
 
 
@@ -104,13 +141,14 @@ async def _put(
 
     async def attempt(path: str) -> FileInfo:
         file.seek(0)
-        with render.Bar(title(source), size_bytes, wanted=wants_bar(args)) as bar:
+        with meter(args, title(source), size_bytes) as bar:
             return await machine.put(
                 file,
                 os.fsencode(path),
                 mode=mode,
                 mtime_s=mtime_s,
                 verify=args.verify,
+                resume=args.resume,
                 progress=bar,
             )
 
@@ -143,9 +181,14 @@ async def _get(
     target = _local_target(source, destination)
     sink: BinaryIO | str = sys.stdout.buffer if target == STANDARD else target
     try:
-        with render.Bar(title(source), None, wanted=wants_bar(args)) as bar:
+        with meter(args, title(source), None) as bar:
             info = await machine.get(
-                os.fsencode(source), sink, stat=args.preserve, verify=args.verify, progress=bar
+                os.fsencode(source),
+                sink,
+                stat=args.preserve,
+                verify=args.verify,
+                resume=args.resume,
+                progress=bar,
             )
     except TransferFailed as err:
         if err.errno == errno.EISDIR:
@@ -211,27 +254,28 @@ def set_attributes(args: argparse.Namespace, path: str, info: FileInfo) -> None:
 
 
 def _folder(path: str) -> UsageError:
-    return UsageError(
-        f"cp: {path} is a folder, and cp copies single files so far; pack it: "
-        "tar c FOLDER | hostctl exec -i NAME -- tar x -C /there"
-    )
+    return UsageError(f"cp: {path} is a folder; copy it with -r")
 
 
-def _not_across(source: Place, destination: Place) -> str:
+def not_across(command: str, source: Place, destination: Place) -> str:
+    """Say that exactly one end must be in a machine."""
     if source.machine is None:
         return (
-            f"cp: neither {source} nor {destination} is in a machine; "
+            f"{command}: neither {source} nor {destination} is in a machine; "
             "write one of them as NAME:/path"
         )
-    return f"cp: {source} and {destination} are both in machines; copy to this host first"
+    return f"{command}: {source} and {destination} are both in machines; copy to this host first"
 
 
 def title(source: str) -> str:
     return "standard input" if source == STANDARD else os.path.basename(source) or source
 
 
-def wants_bar(args: argparse.Namespace) -> bool:
-    return not (args.quiet or args.json)
+def _tell(
+    args: argparse.Namespace, source: Place, destination: Place, info: FileInfo, began: float
+) -> None:
+    if args.json:
+        render.json_out(as_json(source, destination, info, time.monotonic() - began))
 
 
 def as_json(

@@ -11,8 +11,9 @@ from hostctl.localfile import SharedSource
 from hostctl.machine import Machine
 from hostctl_channels.interface import FileInfo
 
-from . import cp, opening, render, several
+from . import cp, opening, several
 from .exits import UsageError
+from .progress import meter
 
 Landed = tuple[str, FileInfo]
 Progress = Callable[[int], None]
@@ -79,7 +80,7 @@ async def _copy(
     async with opening.open_controller() as controller:
         chosen = several.choose(controller, [names], allow_empty=args.allow_empty)
         total = None if size_bytes is None else size_bytes * len(chosen.names)
-        with render.Bar(cp.title(source), total, wanted=cp.wants_bar(args)) as bar:
+        with meter(args, cp.title(source), total) as bar:
             sum_of = _Sum(bar)
 
             async def copy(name: str) -> Landed:

@@ -92,7 +92,7 @@ def _next_step(hint: str | None) -> str:
 class Bar:
     """A progress bar on stderr, for one transfer; does nothing where nobody watches.
 
-    Call it with the bytes moved so far.
+    Call it with the bytes moved so far, and with the total as soon as it is known.
     """
 
     def __init__(self, title: str, total_bytes: int | None, *, wanted: bool = True) -> None:
@@ -116,7 +116,8 @@ class Bar:
             self._progress.stop()
             self._progress = None
 
-    def __call__(self, moved_bytes: int) -> None:
+    def __call__(self, moved_bytes: int, total_bytes: int | None = None) -> None:
+        self._total = total_bytes or self._total
         if not self._wanted:
             return
         if self._progress is None:
@@ -124,7 +125,7 @@ class Bar:
                 return
             self._open()
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=moved_bytes)
+            self._progress.update(self._task, completed=moved_bytes, total=self._total)
 
     def _open(self) -> None:
         from rich.console import Console

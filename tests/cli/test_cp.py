@@ -76,9 +76,9 @@ def test_put_passes_on_what_was_asked_for(web: FakeMachine, local: Path) -> None
     main(["cp", str(local), "web:/x", "-p", "--mode", "0600"])
     main(["cp", str(local), "web:/x"])
     asked = [how for _, how in web.calls]
-    plain = {"mode": None, "mtime_s": None, "verify": None}
+    plain = {"mode": None, "mtime_s": None, "verify": None, "resume": False}
     assert asked == [
-        (b"/x", plain | {"mode": 0o640, "mtime_s": 1e9, "verify": "sha256"}),
+        (b"/x", plain | {"mode": 0o640, "mtime_s": 1e9, "verify": "sha256", "resume": False}),
         (b"/x", plain | {"mode": 0o600, "mtime_s": 1e9}),
         (b"/x", plain),
     ]
@@ -171,8 +171,7 @@ def test_a_folder_is_refused_with_the_way_to_do_it(
     web.folders.add(b"/folder")
     assert main(["cp", *line.format(folder=tmp_path).split()]) == Exit.USAGE
     said = capsys.readouterr().err
-    assert "is a folder, and cp copies single files so far" in said
-    assert "tar c FOLDER | hostctl exec -i NAME -- tar x" in said
+    assert "is a folder; copy it with -r" in said
 
 
 def test_a_missing_source_is_not_found(

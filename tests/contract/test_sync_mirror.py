@@ -64,10 +64,10 @@ def test_the_results_are_equal(ours: type[Any], twin: type[Any]) -> None:
 
 
 def test_a_group_has_every_verb_of_a_machine() -> None:
-    """But for its console, which is one terminal, and what a controller does with it."""
+    """But for what has one end: a terminal, a local folder; and for what a controller does."""
     asked = {name for name, value in public(machine.Machine).items() if returns_later(value)}
     verbs = {name for name, value in public(group.Group).items() if callable(value)}
-    assert asked - verbs == {"console_endpoint", "close", "clone_into"}
+    assert asked - verbs == {"console_endpoint", "close", "clone_into", "get_tree", "sync_from"}
     assert verbs - asked == {"each"}
 
 
