@@ -63,22 +63,26 @@ for tool in $tools; do
 		;;
 	socat)
 		has socat || continue
-		to=UNIX-CONNECT:$1
+		to=UNIX-CONNECT:$(printf %s "$1" | sed 's/[],:!"'\''\\[({]/\\&/g')
 		[ "$kind" = unix ] || to=TCP:$1:$2
 		# It would wait for our end too, which is far; and its own end after ours comes too early.
-		{ socat -d -d -t 86400 - "$to" 2>&1 >&3 3>&- | while read -r line; do
-			case $line in
-			*'socket 2 '*'is at EOF'*) kill $$ ;;
-			*' E '*) printf '%s\n' "${line##* E }" >&2 ;;
-			esac
-		done } 3>&1
+		{ socat -d -d -t 86400 - "$to" 2>&1 >&3 3>&- | {
+			bad=0
+			while read -r line; do
+				case $line in
+				*'socket 2 '*'is at EOF'*) kill $$ ;;
+				*' E '*) bad=1 && printf '%s\n' "${line##* E }" >&2 ;;
+				esac
+			done
+			exit $bad
+		}; } 3>&1
 		exit
 		;;
 	netcat)
 		flavour
 		case $kind:$nc in
-		tcp:openbsd) exec nc -N "$@" ;;
-		unix:openbsd) exec nc -N -U "$@" ;;
+		tcp:openbsd) exec nc -v -N "$@" ;;
+		unix:openbsd) exec nc -v -N -U "$@" ;;
 		tcp:?*) exec nc "$@" ;;
 		esac
 		;;

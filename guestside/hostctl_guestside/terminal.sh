@@ -17,6 +17,24 @@ file() { # → $file: what a tool can start that takes a file only
 	printf '#!/bin/sh\neval "$HOSTCTL_PTY"\n' >"$file" && chmod 700 "$file" || exit
 }
 
+# Python's own pty.spawn may lose the last bytes, and wait for a reader while the command waits for it.
+python='import os, pty, select
+pid, m = pty.fork()
+if not pid: os.execv("/bin/sh", ["sh", "-c", "eval \"$HOSTCTL_PTY\""])
+os.set_blocking(m, False)
+keys, is_open = b"", True
+while True:
+    r, w, _ = select.select([m, 0] if is_open and not keys else [m], [m] if keys else [], [])
+    if w: keys = keys[os.write(m, keys):]
+    if 0 in r:
+        keys = os.read(0, 4096)
+        is_open = bool(keys)
+    if m in r:
+        try: b = os.read(m, 65536)
+        except OSError: break
+        if not b: break
+        while b: b = b[os.write(1, b):]'
+
 for tool in "$@"; do
 	case $tool in
 	script)
@@ -27,7 +45,7 @@ for tool in "$@"; do
 	python3)
 		has python3 || continue
 		chosen python3
-		exec python3 -c 'import pty; pty.spawn(["/bin/sh", "-c", "eval \"$HOSTCTL_PTY\""])' 9>&2
+		exec python3 -c "$python" 9>&2
 		;;
 	socat)
 		has socat || continue
@@ -41,7 +59,7 @@ for tool in "$@"; do
 		chosen telnetd
 		file
 		# It makes its standard output non-blocking, which is not its own: the pipe is.
-		$run -i -K -f /dev/null -l "$file" 9>&2 | cat
+		$run -i -f /dev/null -l "$file" 9>&2 | cat
 		;;
 	none)
 		chosen none
