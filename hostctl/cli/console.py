@@ -6,8 +6,6 @@ import contextlib
 import fcntl
 import os
 import sys
-import termios
-import tty
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,8 +13,9 @@ from typing import Final
 from hostctl.errors import BackendError, Busy, ChannelError
 from hostctl_channels.links.interface import Endpoint, Link
 
-from . import opening, render
+from . import opening, render, terminal
 
+MAX_HISTORY: Final = 1 << 20
 LEAVE: Final = b"\x1d"  # Ctrl-], as telnet, virsh console and conserver have it
 
 
@@ -40,9 +39,10 @@ async def _attach(args: argparse.Namespace) -> int:
         machine.steal = args.steal
         with _alone(args.name, machine.console_socket):
             link = await _connect(args.name, await machine.console_endpoint())
-            render.talk(f"console of {args.name}; Ctrl-] leaves")
             try:
-                with _raw_terminal():
+                _write(_tail(await machine.fetch_console_log(), args.history))
+                render.talk(f"console of {args.name}; Ctrl-] leaves")
+                with terminal.raw():
                     left = await _carry(link)
             finally:
                 link.close()
@@ -104,18 +104,20 @@ async def _type(link: Link, keys: asyncio.Queue[bytes]) -> None:
 async def _show(link: Link) -> None:
     buffer = bytearray(2**16)
     while size := await link.receive_into(buffer):
-        os.write(1, buffer[:size])
+        _write(buffer[:size])
 
 
-@contextlib.contextmanager
-def _raw_terminal() -> Iterator[None]:
-    """Send each key at once, Ctrl-C too; put the terminal back in any case."""
-    if not os.isatty(0):
-        yield
-        return
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+def _tail(log: Path, lines: int) -> bytes:
+    """Return the last lines of the console's log: what was said before we came."""
+    size = min(lines * 256, MAX_HISTORY)  # long lines make them fewer
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        found = file.read(size).splitlines(keepends=True)
+        return b"".join(found[-lines:] if lines else ())
+    return b""
+
+
+def _write(text: bytes | bytearray) -> None:
+    view = memoryview(text)
+    while view:
+        view = view[os.write(1, view) :]

@@ -1,6 +1,6 @@
 """`hostctl exec`: a command in a machine, as if it ran here.
 
-Bytes pass as they come, both ways; signals go in, the exit status comes out. The pieces: `_Taps`
+Bytes pass as they come, both ways; signals go in, the exit status comes out. The pieces: `Taps`
 (our stdout and stderr), `_feed` (our stdin), `_Relay` (our signals).
 """
 
@@ -29,6 +29,12 @@ def exec_(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     argv = guest_argv(args.command, shell=args.shell)
     env = dict(map(parse_env, args.env))
+    if args.tty:
+        if args.detach:
+            raise UsageError("exec: --tty does not go with --detach: a job has no terminal")
+        from . import shell
+
+        return shell.run_at_terminal(args, argv, env)
     if args.detach:
         from . import jobs
 
@@ -107,7 +113,7 @@ async def _converse(process: Process, *, interactive: bool) -> ExitStatus:
     """Carry the three streams until the command ended and its output is written."""
     feeder = asyncio.create_task(_feed(process)) if interactive else None
     try:
-        taps = _Taps()
+        taps = Taps()
         while (piece := await process.read()) is not None:
             await taps.write(*piece)
         return await process.wait()
@@ -123,7 +129,7 @@ async def _feed(process: Process) -> None:
     with contextlib.suppress(OSError, AttributeError):  # no pipe, no room for wide ones, no Linux
         fcntl.fcntl(0, fcntl.F_SETPIPE_SZ, STDIN_CHUNK)
     try:
-        while chunk := await _read_stdin():
+        while chunk := await read_stdin():
             await process.write(chunk)
         await process.close_stdin()
     except (ChannelError, GuestError):
@@ -131,8 +137,11 @@ async def _feed(process: Process) -> None:
         return
 
 
-async def _read_stdin() -> bytes:
-    """Read what there is. The descriptor stays blocking: it is not ours alone."""
+async def read_stdin() -> bytes:
+    """Read what there is on our stdin, nothing at its end.
+
+    The descriptor stays blocking: it is not ours alone.
+    """
     while sys.stdin is not None:  # closed before we began; 0 is somebody else's by now
         try:
             await _stdin_ready()
@@ -157,7 +166,7 @@ async def _stdin_ready() -> None:
         loop.remove_reader(0)
 
 
-class _Taps:
+class Taps:
     """Our stdout and stderr: unbuffered, and never holding up the loop for a slow reader.
 
     A pipe that poll calls writable takes PIPE_BUF bytes without blocking, so short pieces are
