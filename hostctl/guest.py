@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CONNECTIONS", "MAX_READ", "Guest"]
 
 MAX_READ = 64 * 1024 * 1024
-MAX_CONNECTIONS = 3  # forwarded at once: a machine has four pairs of ports, and commands need one
+MAX_CONNECTIONS = 3  # at once: a machine has four pairs of ports, and commands need one
 
 
 class Guest(ABC):

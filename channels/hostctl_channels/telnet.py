@@ -32,7 +32,8 @@ class Telnet:
 
     def __init__(self) -> None:
         self._state = _State.DATA
-        self._greeting = _GREETING  # what is still to come of it
+        self._is_greeted = False
+        self._begin = b""  # of what may be the greeting
 
     def encode(self, data: bytes) -> bytes:
         """Return `data` so that telnetd hands exactly it to the terminal."""
@@ -44,14 +45,15 @@ class Telnet:
         """Return the terminal's bytes among `data`; commands may be cut anywhere."""
         if self._state is not _State.DATA or IAC in data:
             data = bytes(byte for byte in data if self._is_data(byte))
-        return self._greeted(data) if self._greeting else data
+        return data if self._is_greeted else self._greeted(data)
 
     def _greeted(self, data: bytes) -> bytes:
-        size = min(len(data), len(self._greeting))
-        if data[:size] != self._greeting[:size]:
-            size, self._greeting = 0, b""
-        self._greeting = self._greeting[size:]
-        return data[size:]
+        data, self._begin = self._begin + data, b""
+        if len(data) < len(_GREETING) and _GREETING.startswith(data):
+            self._begin = data
+            return b""
+        self._is_greeted = True
+        return data.removeprefix(_GREETING)
 
     def _is_data(self, byte: int) -> bool:
         state, self._state = self._state, _State.DATA

@@ -103,11 +103,12 @@ class Terminal:
         else:
             await self._process.close_stdin()
 
-    async def resize(self, size: Size) -> None:
+    async def resize(self, rows: int, columns: int) -> None:
         """Give the window another size; the command is told by the guest's kernel.
 
         Quiet where there is no real terminal.
         """
+        size = Size(rows, columns)
         path = self._notes.get("tty")
         if _TTY.fullmatch(path):
             shape = (f"{size.rows}", "cols", f"{size.columns}")

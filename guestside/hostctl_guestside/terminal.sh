@@ -13,8 +13,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 chosen() { printf '%s tool %s\n' "$token" "$1" >&2; }
 file() { # → $file: what a tool can start that takes a file only
 	folder=$(mktemp -d) && file=$folder/terminal || exit
-	trap 'rm -rf "$folder"' EXIT
-	printf '#!/bin/sh\neval "$HOSTCTL_PTY"\n' >"$file" && chmod 700 "$file" || exit
+	printf '#!/bin/sh\nrm -rf "${0%%/*}"\neval "$HOSTCTL_PTY"\n' >"$file" && chmod 700 "$file" || exit
 }
 
 # Python's own pty.spawn may lose the last bytes, and wait for a reader while the command waits for it.

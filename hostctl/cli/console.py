@@ -14,6 +14,7 @@ from hostctl.errors import BackendError, Busy, ChannelError
 from hostctl_channels.links.interface import Endpoint, Link
 
 from . import opening, render, terminal
+from .exec import Taps, read_stdin
 
 MAX_HISTORY: Final = 1 << 20
 LEAVE: Final = b"\x1d"  # Ctrl-], as telnet, virsh console and conserver have it
@@ -40,7 +41,7 @@ async def _attach(args: argparse.Namespace) -> int:
         with _alone(args.name, machine.console_socket):
             link = await _connect(args.name, await machine.console_endpoint())
             try:
-                _write(_tail(await machine.fetch_console_log(), args.history))
+                await Taps().write(1, _tail(await machine.fetch_console_log(), args.history))
                 render.talk(f"console of {args.name}; Ctrl-] leaves")
                 with terminal.raw():
                     left = await _carry(link)
@@ -77,24 +78,20 @@ async def _connect(name: str, endpoint: Endpoint) -> Link:
 
 async def _carry(link: Link) -> bool:
     """Carry bytes both ways; return whether the user left, rather than the machine."""
-    loop = asyncio.get_running_loop()
-    keys: asyncio.Queue[bytes] = asyncio.Queue()
-    loop.add_reader(0, lambda: keys.put_nowait(os.read(0, 4096)))
-    type_ = asyncio.create_task(_type(link, keys))
+    type_ = asyncio.create_task(_type(link))
     show = asyncio.create_task(_show(link))
     try:
         await asyncio.wait((show, type_), return_when=asyncio.FIRST_COMPLETED)
         return type_.done() and type_.exception() is None
     finally:
-        loop.remove_reader(0)
         show.cancel()
         type_.cancel()
         await asyncio.gather(show, type_, return_exceptions=True)
 
 
-async def _type(link: Link, keys: asyncio.Queue[bytes]) -> None:
+async def _type(link: Link) -> None:
     """Send what is typed; return when the user leaves."""
-    while data := await keys.get():
+    while data := await read_stdin():
         before, key, _ = data.partition(LEAVE)
         await link.send(before)
         if key:
@@ -102,9 +99,10 @@ async def _type(link: Link, keys: asyncio.Queue[bytes]) -> None:
 
 
 async def _show(link: Link) -> None:
+    taps = Taps()
     buffer = bytearray(2**16)
     while size := await link.receive_into(buffer):
-        _write(buffer[:size])
+        await taps.write(1, bytes(buffer[:size]))
 
 
 def _tail(log: Path, lines: int) -> bytes:
@@ -115,9 +113,3 @@ def _tail(log: Path, lines: int) -> bytes:
         found = file.read(size).splitlines(keepends=True)
         return b"".join(found[-lines:] if lines else ())
     return b""
-
-
-def _write(text: bytes | bytearray) -> None:
-    view = memoryview(text)
-    while view:
-        view = view[os.write(1, view) :]

@@ -12,7 +12,7 @@ import signal
 from collections.abc import AsyncIterator
 
 from hostctl_channels.errors import ChannelError, GuestError
-from hostctl_channels.terminal import TOOLS, Size, Terminal
+from hostctl_channels.terminal import TOOLS, Terminal
 
 from . import opening, render, terminal, units
 from .exec import Taps, exit_code, parse_env, read_stdin
@@ -168,5 +168,5 @@ async def _follow_window(theirs: Terminal, changed: asyncio.Event) -> None:
         await asyncio.sleep(SETTLE_S)
         if (found := terminal.window()) != known:
             with contextlib.suppress(ChannelError, GuestError):  # all ports may be at work
-                await theirs.resize(Size(*found))
+                await theirs.resize(*found)
                 known = found

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from hostctl import controller, job, machine, sync
-from hostctl_channels import interface
+from hostctl_channels import interface, terminal
 
 PAIRS = [
     (controller.Controller, sync.Controller),
     (machine.Machine, sync.Machine),
     (interface.Process, sync.Process),
     (job.Job, sync.Job),
+    (terminal.Terminal, sync.Terminal),
 ]
 
 

@@ -82,7 +82,7 @@ async def test_the_size_changes_under_the_command(guest: PtyTwin, tool: str) -> 
     line = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.1; done"
     async with opened(guest, tool, "sh", "-c", line) as terminal:
         await shown(terminal, b"ready\r\n")
-        await terminal.resize(Size(11, 22))
+        await terminal.resize(11, 22)
         assert await shown(terminal) == b"11 22\r\n"
 
 
@@ -132,7 +132,7 @@ async def test_without_a_tool_there_are_plain_streams(guest: PtyTwin) -> None:
     async with opened(guest, NO_TERMINAL, "sh", "-c", line) as terminal:
         assert not terminal.is_real
         text = await shown(terminal, b"prompt> ")
-        await terminal.resize(Size(1, 1))
+        await terminal.resize(1, 1)
         await terminal.write(b"typed")
         await terminal.close_stdin()
         assert sorted((text + await shown(terminal)).replace(b"\n", b"")) == sorted(
