@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer, Channel, Command, FileInfo, Process, Result
     from hostctl_channels.interface import Progress as ByteProgress
     from hostctl_channels.jobs import JobStatus
+    from hostctl_channels.terminal import Size, Terminal
 
+    from .forward import Forward, Trouble
     from .job import Job
     from .tree import TreeProgress, TreeReport
 
     LocalPath = str | os.PathLike[str]
     Env = Mapping[str, str] | Mapping[bytes, bytes] | None
 
-__all__ = ["MAX_READ", "Guest"]
+__all__ = ["MAX_CONNECTIONS", "MAX_READ", "Guest"]
 
 MAX_READ = 64 * 1024 * 1024
+MAX_CONNECTIONS = 3  # at once: a machine has four pairs of ports, and commands need one
 
 
 class Guest(ABC):
@@ -139,6 +142,56 @@ class Guest(ABC):
         from hostctl_channels.jobs import Jobs
 
         return await Jobs(await self._reach()).list()
+
+    def terminal(
+        self,
+        *argv: str | bytes,
+        rows: int = 24,
+        columns: int = 80,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        plain: bool = False,
+    ) -> AbstractAsyncContextManager[Terminal]:
+        """Run a command, or the login shell, at a terminal; leaving the context kills what runs.
+
+        A tool of the guest makes the terminal. With `plain`, a guest without one gives the command
+        plain streams, and `Terminal.is_real` is False. Set TERM in `env`.
+
+        Raises:
+            Refused: there is no such tool, or the channel has no live streams.
+        """
+        from hostctl_channels.interface import Command
+        from hostctl_channels.terminal import Size
+
+        shell = Command.of("sh", env=env, cwd=cwd, user=user, timeout_s=timeout_s)
+        words = Command.of(*argv).argv if argv else ()
+        return self._terminal(shell, words, Size(rows, columns), plain)
+
+    def forward(
+        self,
+        local: int | LocalPath,
+        guest: int | str,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        trouble: Trouble | None = None,
+    ) -> AbstractAsyncContextManager[Forward]:
+        """Carry connections to a socket of this host to one in the guest, until the context ends.
+
+        `local` is a port of this host's loopback, 0 for any that is free, or the path of a new
+        socket, which only this user can open. `guest` is a port of the guest's loopback, HOST:PORT
+        as the guest knows it, or an absolute path. Each connection takes ports of the machine, so
+        only some are carried at once; more wait 20 s. `trouble` hears of those that failed.
+
+        Raises:
+            WrongState: the machine does not run.
+            BackendError: the local address is in use.
+            ConfigError: an address is none.
+        """
+        from .forward import forwarding
+
+        return forwarding(self._reach, local, guest, max_connections, trouble)
 
     async def put(
         self,
@@ -393,6 +446,16 @@ class Guest(ABC):
         channel = await self._reach()
         async with channel.spawn(command, stdin=stdin) as process:
             yield process
+
+    @contextlib.asynccontextmanager
+    async def _terminal(
+        self, command: Command, argv: tuple[bytes, ...], size: Size, plain: bool
+    ) -> AsyncIterator[Terminal]:
+        from hostctl_channels.terminal import NO_TERMINAL, TOOLS, open_terminal
+
+        tools = (*TOOLS, NO_TERMINAL) if plain else TOOLS
+        async with open_terminal(await self._reach(), command, argv, size, tools) as terminal:
+            yield terminal
 
 
 def _text(path: bytes) -> str:

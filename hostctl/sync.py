@@ -40,7 +40,7 @@ from . import controller as async_controller
 from . import machine as async_machine
 from .backends.interface import MachineSpec, Progress
 from .controller import BACKEND, HEARTBEAT_S
-from .guest import MAX_READ
+from .guest import MAX_CONNECTIONS, MAX_READ
 from .lifecycle import MachineState
 from .state import Home
 
@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from hostctl_channels.interface import Process as AsyncProcess
     from hostctl_channels.interface import Progress as ByteProgress
     from hostctl_channels.links.interface import Endpoint
+    from hostctl_channels.terminal import Terminal as AsyncTerminal
 
     from .attach import Attachment, Look
     from .backends.report import Snapshot
+    from .forward import Forward, Trouble
     from .guest import Env, LocalPath
     from .job import Job as AsyncJob
     from .job import JobStatus
@@ -63,9 +65,10 @@ if TYPE_CHECKING:
     from .template import Template
     from .tree import TreeProgress, TreeReport
 
-__all__ = ["Controller", "Job", "Machine", "Process"]
+__all__ = ["Controller", "Job", "Machine", "Process", "Terminal"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Controller:
@@ -412,6 +415,42 @@ class Machine:
     def jobs(self) -> tuple[JobStatus, ...]:
         return self._loop.call(self._async.jobs())
 
+    def terminal(
+        self,
+        *argv: str | bytes,
+        rows: int = 24,
+        columns: int = 80,
+        env: Env = None,
+        cwd: str | bytes | None = None,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        plain: bool = False,
+    ) -> AbstractContextManager[Terminal]:
+        context = self._async.terminal(
+            *argv,
+            rows=rows,
+            columns=columns,
+            env=env,
+            cwd=cwd,
+            user=user,
+            timeout_s=timeout_s,
+            plain=plain,
+        )
+        return self._loop.held(context, lambda terminal: Terminal(self._loop, terminal))
+
+    def forward(
+        self,
+        local: int | LocalPath,
+        guest: int | str,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        trouble: Trouble | None = None,
+    ) -> AbstractContextManager[Forward]:
+        context = self._async.forward(
+            local, guest, max_connections=max_connections, trouble=trouble
+        )
+        return self._loop.held(context, lambda forward: forward)
+
     def put(
         self,
         source: LocalPath | BinaryIO | bytes,
@@ -607,6 +646,37 @@ class Process:
         return self._loop.call(self._async.wait())
 
 
+class Terminal:
+    """A command at a terminal in the guest. Leaving its context kills it if it still runs."""
+
+    def __init__(self, loop: _LoopThread, terminal: AsyncTerminal) -> None:
+        self._loop = loop
+        self._async = terminal
+        self.tool = terminal.tool
+
+    @property
+    def is_real(self) -> bool:
+        return self._async.is_real
+
+    def read(self) -> bytes | None:
+        return self._loop.call(self._async.read())
+
+    def write(self, data: Buffer) -> None:
+        self._loop.call(self._async.write(data))
+
+    def close_stdin(self) -> None:
+        self._loop.call(self._async.close_stdin())
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._loop.call(self._async.resize(rows, columns))
+
+    def signal(self, name: str) -> None:
+        self._loop.call(self._async.signal(name))
+
+    def wait(self) -> ExitStatus:
+        return self._loop.call(self._async.wait())
+
+
 class Job:
     """A command in the guest that outlives its caller."""
 
@@ -675,9 +745,7 @@ class _LoopThread:
                 self.call(_closed(values))
 
     @contextlib.contextmanager
-    def held(
-        self, context: AbstractAsyncContextManager[T], wrap: Callable[[T], Process]
-    ) -> Iterator[Process]:
+    def held(self, context: AbstractAsyncContextManager[T], wrap: Callable[[T], U]) -> Iterator[U]:
         """Keep an async context open for as long as this one lasts.
 
         One task enters and leaves it: task groups and timeouts insist on that.

@@ -75,6 +75,10 @@ PARTS: Mapping[str, Part] = {
     "sshd": Part(lambda: Path("/usr/sbin/sshd").exists(), "apt-get install openssh-server"),
     "nc": _program("nc", "netcat-openbsd"),
     "virtualbox-lab": Part(laboratory.is_possible, laboratory.MISSING),
+    "script": _program("script", "bsdutils"),
+    "socat": _program("socat", "socat"),
+    "perl": _program("perl", "perl-base"),
+    "python3": _program("python3", "python3"),
 }
 """Names for `@pytest.mark.needs(...)`."""
 

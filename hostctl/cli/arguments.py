@@ -295,6 +295,12 @@ def exec_(parser: argparse.ArgumentParser) -> None:
     _add_group(parser)
     _add_command_options(parser)
     parser.add_argument(
+        "-t",
+        "--tty",
+        action="store_true",
+        help="give it a terminal, to which our keys go; Enter ~. leaves",
+    )
+    parser.add_argument(
         "-d",
         "--detach",
         action="store_true",
@@ -404,6 +410,46 @@ def clone(parser: argparse.ArgumentParser) -> None:
     )
     _add_timeout(parser, "how long to wait for their answers (default: 60s)", 60)
     _add_json(parser)
+
+
+def shell(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl shell`. The guest's words are cut off before argparse sees them."""
+    parser.usage = "hostctl shell [options] NAME [options] [[--] COMMAND [ARGUMENT ...]]"
+    _add_name(parser)
+    _add_surroundings(parser)
+    _add_channel(parser)
+    _add_steal(parser)
+    parser.set_defaults(command=[])
+    parser.epilog = """\
+Without COMMAND it is the user's login shell, in their home. Enter ~. leaves, and ends what runs;
+~? tells more.
+
+exit status: as that of exec; 129 after ~."""
+
+
+def forward(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl forward`."""
+    _add_name(parser)
+    parser.add_argument(
+        "forwards",
+        metavar="LOCAL:GUEST",
+        nargs="+",
+        help="LOCAL: a port of this host's loopback, 0 for any free one, or the path of a new "
+        "socket; GUEST: a port of the guest's loopback, HOST:PORT as it knows it, or a /path",
+    )
+    parser.add_argument(
+        "--max-connections",
+        metavar="N",
+        type=_count,
+        default=3,
+        help="carried at once by each; of a machine's ports there are four pairs (default: 3)",
+    )
+    _add_channel(parser)
+    _add_steal(parser)
+    parser.epilog = """\
+examples:
+  hostctl forward web 8080:80
+  hostctl forward web 0:/run/app.sock ./debug.sock:9229"""
 
 
 def cp(parser: argparse.ArgumentParser) -> None:
@@ -584,6 +630,13 @@ def console(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", action="store_true", help="print what the console said so far, and return"
     )
+    parser.add_argument(
+        "--history",
+        metavar="LINES",
+        type=_lines,
+        default=24,
+        help="how much of that to show first (default: 24)",
+    )
     _add_steal(parser)
 
 
@@ -631,6 +684,22 @@ def _awaits_value(word: str, valued: frozenset[str]) -> bool:
         return word in valued
     first = next((at for at, letter in enumerate(word) if f"-{letter}" in valued), None)
     return first is not None and first == len(word) - 1
+
+
+def _add_surroundings(parser: argparse.ArgumentParser) -> None:
+    """Declare what a command of the guest finds around it."""
+    parser.add_argument(
+        "-e",
+        "--env",
+        metavar="KEY[=VALUE]",
+        action="append",
+        default=[],
+        help="set a variable; KEY alone takes ours; repeatable",
+    )
+    parser.add_argument("-w", "--workdir", metavar="DIR", help="where the command runs")
+    parser.add_argument(
+        "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
+    )
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -734,18 +803,7 @@ def _add_command_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="pass our standard input on; without it the command reads an empty one",
     )
-    parser.add_argument(
-        "-e",
-        "--env",
-        metavar="KEY[=VALUE]",
-        action="append",
-        default=[],
-        help="set a variable; KEY alone takes ours; repeatable",
-    )
-    parser.add_argument("-w", "--workdir", metavar="DIR", help="where the command runs")
-    parser.add_argument(
-        "-u", "--user", metavar="USER", help="who runs it (default: the agent's user, root)"
-    )
+    _add_surroundings(parser)
     _add_timeout(parser, "kill it after this long, and exit with 124", None)
     parser.add_argument(
         "--shell", action="store_true", help="join the words and let the guest's /bin/sh read them"
@@ -866,6 +924,12 @@ def _typed(parse: Callable[[str], _T]) -> Callable[[str], _T]:
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f'"{text}" is not a count; write 1 or more')
+    return int(text)
+
+
+def _lines(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of lines; write 0 or more')
     return int(text)
 
 

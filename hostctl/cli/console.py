@@ -6,8 +6,6 @@ import contextlib
 import fcntl
 import os
 import sys
-import termios
-import tty
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,8 +13,10 @@ from typing import Final
 from hostctl.errors import BackendError, Busy, ChannelError
 from hostctl_channels.links.interface import Endpoint, Link
 
-from . import opening, render
+from . import opening, render, terminal
+from .exec import Taps, read_stdin
 
+MAX_HISTORY: Final = 1 << 20
 LEAVE: Final = b"\x1d"  # Ctrl-], as telnet, virsh console and conserver have it
 
 
@@ -40,9 +40,10 @@ async def _attach(args: argparse.Namespace) -> int:
         machine.steal = args.steal
         with _alone(args.name, machine.console_socket):
             link = await _connect(args.name, await machine.console_endpoint())
-            render.talk(f"console of {args.name}; Ctrl-] leaves")
             try:
-                with _raw_terminal():
+                await Taps().write(1, _tail(await machine.fetch_console_log(), args.history))
+                render.talk(f"console of {args.name}; Ctrl-] leaves")
+                with terminal.raw():
                     left = await _carry(link)
             finally:
                 link.close()
@@ -77,24 +78,20 @@ async def _connect(name: str, endpoint: Endpoint) -> Link:
 
 async def _carry(link: Link) -> bool:
     """Carry bytes both ways; return whether the user left, rather than the machine."""
-    loop = asyncio.get_running_loop()
-    keys: asyncio.Queue[bytes] = asyncio.Queue()
-    loop.add_reader(0, lambda: keys.put_nowait(os.read(0, 4096)))
-    type_ = asyncio.create_task(_type(link, keys))
+    type_ = asyncio.create_task(_type(link))
     show = asyncio.create_task(_show(link))
     try:
         await asyncio.wait((show, type_), return_when=asyncio.FIRST_COMPLETED)
         return type_.done() and type_.exception() is None
     finally:
-        loop.remove_reader(0)
         show.cancel()
         type_.cancel()
         await asyncio.gather(show, type_, return_exceptions=True)
 
 
-async def _type(link: Link, keys: asyncio.Queue[bytes]) -> None:
+async def _type(link: Link) -> None:
     """Send what is typed; return when the user leaves."""
-    while data := await keys.get():
+    while data := await read_stdin():
         before, key, _ = data.partition(LEAVE)
         await link.send(before)
         if key:
@@ -102,20 +99,17 @@ async def _type(link: Link, keys: asyncio.Queue[bytes]) -> None:
 
 
 async def _show(link: Link) -> None:
+    taps = Taps()
     buffer = bytearray(2**16)
     while size := await link.receive_into(buffer):
-        os.write(1, buffer[:size])
+        await taps.write(1, bytes(buffer[:size]))
 
 
-@contextlib.contextmanager
-def _raw_terminal() -> Iterator[None]:
-    """Send each key at once, Ctrl-C too; put the terminal back in any case."""
-    if not os.isatty(0):
-        yield
-        return
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+def _tail(log: Path, lines: int) -> bytes:
+    """Return the last lines of the console's log: what was said before we came."""
+    size = min(lines * 256, MAX_HISTORY)  # long lines make them fewer
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        found = file.read(size).splitlines(keepends=True)
+        return b"".join(found[-lines:] if lines else ())
+    return b""

@@ -34,6 +34,12 @@ def exec_(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     argv = guest_argv(args.command, shell=args.shell)
     env = dict(map(parse_env, args.env))
+    if args.tty:
+        if args.detach:
+            raise UsageError("exec: --tty does not go with --detach: a job has no terminal")
+        from . import shell
+
+        return shell.run_at_terminal(args, argv, env)
     if args.detach:
         from . import jobs
 
@@ -145,7 +151,7 @@ async def feed(process: Process) -> None:
     with contextlib.suppress(OSError, AttributeError):  # no pipe, no room for wide ones, no Linux
         fcntl.fcntl(0, fcntl.F_SETPIPE_SZ, STDIN_CHUNK)
     try:
-        while chunk := await _read_stdin():
+        while chunk := await read_stdin():
             await process.write(chunk)
         await process.close_stdin()
     except (ChannelError, GuestError):
@@ -153,8 +159,11 @@ async def feed(process: Process) -> None:
         return
 
 
-async def _read_stdin() -> bytes:
-    """Read what there is. The descriptor stays blocking: it is not ours alone."""
+async def read_stdin() -> bytes:
+    """Read what there is on our stdin, nothing at its end.
+
+    The descriptor stays blocking: it is not ours alone.
+    """
     while sys.stdin is not None:  # closed before we began; 0 is somebody else's by now
         try:
             await _stdin_ready()

@@ -29,13 +29,17 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+GUESTS = frozenset({"exec", "run", "shell"})
+"""Commands that end with a guest's own code."""
+
+
 class UsageError(Exception):
     """The command line cannot be obeyed; the message says which word, and what to write."""
 
 
 def exit_for(error: BaseException, command: str) -> Exit:
     """Return the code for an error which ended `command`."""
-    if command == "exec":
+    if command in GUESTS:
         return _exit_of_exec(error)
     if isinstance(error, UsageError):
         return Exit.USAGE

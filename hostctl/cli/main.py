@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from . import arguments as take
 from . import render
-from .exits import Exit, UsageError, exit_for
+from .exits import GUESTS, Exit, UsageError, exit_for
 
 
 class Command(NamedTuple):
@@ -53,6 +53,7 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("template delete", "template:delete", "remove a template", take.template_delete),
     ("clone", "template:clone", "make machines of a template, or of a snapshot", take.clone),
     ("exec", "exec:exec_", "run a command in machines", take.exec_),
+    ("shell", "shell:shell", "open a shell in a machine, at a terminal", take.shell),
     ("jobs", "jobs:jobs", "list the commands that exec --detach has started", take.jobs),
     ("logs", "jobs:logs", "print what jobs have printed", take.logs),
     ("signal", "jobs:signal", "send a signal to jobs", take.signal),
@@ -61,6 +62,7 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("stats", "stats:stats", "tell what machines use", take.stats),
     ("cp", "cp:cp", "copy files and folders into machines or out of them", take.cp),
     ("sync", "trees:sync", "move only what changed in a folder", take.sync),
+    ("forward", "forward:forward", "carry connections into a machine", take.forward),
     ("snapshot save", "snapshot:save", "keep memory and disks as they are now", take.snapshot_save),
     ("snapshot list", "snapshot:list_snapshots", "list a machine's snapshots", take.snapshot_list),
     ("snapshot restore", "snapshot:restore", "go back to a snapshot", take.snapshot_tag),
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(words)
     except UsageError as err:
         render.say(str(err))
-        return exit_for(err, "exec" if "exec" in words[:2] else "")
+        return exit_for(err, next((word for word in words[:2] if word in GUESTS), ""))
     return run(args)
 
 
@@ -107,7 +109,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = _new_parser(f"hostctl {first}", _sentence(command.help))
     _furnish(parser, command, verbose=0)
     ours, guests = words[at + 1 :], list[str]()
-    if first in ("exec", "run"):
+    if first in GUESTS:
         ours, guests = take.split_guest_words(ours, _valued_options(parser))
     args = parser.parse_args(words[:at] + ours)
     if guests:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hostctl import controller, group, job, machine, sync, sync_group
-from hostctl_channels import interface
+from hostctl_channels import interface, terminal
 
 PAIRS = [
     (controller.Controller, sync.Controller),
@@ -14,6 +14,7 @@ PAIRS = [
     (interface.Process, sync.Process),
     (job.Job, sync.Job),
     (group.Group, sync_group.Group),
+    (terminal.Terminal, sync.Terminal),
 ]
 
 
