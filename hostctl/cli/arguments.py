@@ -382,6 +382,7 @@ def template_create(parser: argparse.ArgumentParser) -> None:
     )
     _add_timeout(parser, "how long to wait for its boot, and for each line (default: 120s)", 120)
     _add_json(parser)
+    parser.set_defaults(backend="qemu")
 
 
 def template_list(parser: argparse.ArgumentParser) -> None:
