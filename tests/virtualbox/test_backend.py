@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import tempfile
@@ -18,12 +19,13 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.interface import DiskSpec, MachineSpec
+from hostctl.backends.virtualbox import bridge
 from hostctl.backends.virtualbox.api import ApiDriver
 from hostctl.backends.virtualbox.backend import VirtualBoxBackend
 from hostctl.backends.virtualbox.driver import Driver
 from hostctl.backends.virtualbox.faults import BridgeDied, NotFound, VirtualBoxError
 from hostctl.backends.virtualbox.manage import ManageDriver
-from hostctl.backends.virtualbox.seen import View
+from hostctl.backends.virtualbox.seen import View, VmState
 from hostctl.controller import Controller
 from hostctl.errors import BackendError, BootFailed, ChannelClosed, PortHeld, SnapshotNotFound
 from hostctl.lifecycle import MachineState
@@ -32,11 +34,13 @@ from hostctl.state import Home
 from hostctl_channels.links.interface import Link
 
 from ..bootsector import COUNTER, ECHO, FIRST, LAST, boot_disk
+from ..unit.hostctl.virtualbox.facts import Facts
 from .laboratory import Lab
 
 pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(180)]
 
 PATIENCE_S = 20
+BRIDGE = Path(bridge.__file__).parent
 
 
 @pytest.fixture
@@ -186,6 +190,47 @@ class TestDeath:
         await create(controller)
         assert place.manage("list", "vms").count("hostctl-") == 1
         assert len(list((controller.home.state / "virtualbox").iterdir())) == 1
+
+
+class TestEvents:
+    @pytest.mark.parametrize("kind", [ApiDriver, ManageDriver])
+    async def test_every_state_is_told_as_it_comes(
+        self, place: Lab, controller: Controller, kind: type[ApiDriver | ManageDriver]
+    ) -> None:
+        machine, driver = await create(controller), kind(place.place)
+        states: list[VmState] = []
+        hearing = asyncio.create_task(_collect(driver, backend_of(machine).target.id, states))
+        for move, state in (
+            (machine.start(wait=False), VmState.RUNNING),
+            (machine.pause(), VmState.PAUSED),
+            (machine.stop(force=True), VmState.POWERED_OFF),
+        ):
+            await move
+            await until(lambda state=state: state in states[1:])  # type: ignore[misc]
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+        await driver.close()
+        assert states[0] is VmState.POWERED_OFF
+
+
+class TestTypeLibrary:
+    def test_the_recorded_facts_are_those_of_the_live_one(self, place: Lab) -> None:
+        facts = Facts.of("7.2")
+        script = (
+            "import json, sys, types\n"
+            f"package = types.ModuleType('bridge'); package.__path__ = [{str(BRIDGE)!r}]\n"
+            "sys.modules['bridge'] = package\n"
+            "from bridge import typelib\n"
+            "from vboxapi import VirtualBoxManager\n"
+            "manager = VirtualBoxManager(None, None); manager.getVirtualBox()\n"
+            "library, (enums, methods) = typelib.of(manager), json.loads(sys.argv[1])\n"
+            "print(json.dumps([{name: library.constants(name) for name in enums},\n"
+            "    {name: library.inputs(*name.split('.')) for name in methods}]))\n"
+            "manager.deinit()\n"
+        )
+        names = json.dumps([list(facts.enums), list(facts.inputs)])
+        told = place.run(place.place.python, "-c", script, names).splitlines()[-1]
+        assert json.loads(told) == [facts.enums, facts.inputs]
 
 
 class TestManyTimes:
@@ -436,9 +481,13 @@ def _in_mib(view: View) -> View:
 
 
 async def _watch(driver: ApiDriver, id: str) -> None:
-    async with driver.bridge.asking("machine.watch", machine=id) as answers:
-        async for _ in answers:
-            pass
+    async for _ in driver.changes(id):
+        pass
+
+
+async def _collect(driver: Driver, id: str, states: list[VmState]) -> None:
+    async for state in driver.changes(id):
+        states.append(state)  # noqa: PERF401 it is looked at meanwhile
 
 
 async def _logged(machine: Machine, text: bytes) -> None:

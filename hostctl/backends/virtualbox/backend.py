@@ -193,7 +193,18 @@ class VirtualBoxBackend:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            await asyncio.sleep(min(left_s, LOOK_S))
+            with contextlib.suppress(BackendError, TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._hear_end()
+            await asyncio.sleep(min(LOOK_S, left_s))
+
+    async def _hear_end(self) -> None:
+        """Wait until its state changes to one without a process."""
+        changes = (await self.driver()).changes(self.target.id)
+        async with contextlib.aclosing(changes):
+            async for state in changes:
+                if not state.as_ours.is_alive:
+                    return
 
     async def kill(self) -> None:
         await self._end()
