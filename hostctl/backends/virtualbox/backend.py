@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 LAST_LINES: Final = 60
 LOOK_S: Final = 0.1
 POWER_OFF_S: Final = 20.0  # it takes 0.1 s, but 15 s while somebody refers to its console
-HUNG_S: Final = 8.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
+HUNG_S: Final = 5.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
 GONE_S: Final = 20.0  # until VBoxSVC has noticed that
 MAX_CONSOLE: Final = 64 << 20  # the guest writes it, and must not fill the host's disk
 TURN_RESET: Final = "VBoxInternal2/TurnResetIntoPowerOff"  # heeded by a machine that runs, too
@@ -461,8 +461,11 @@ class VirtualBoxBackend:
 
     def _disks(self, shown: Sequence[Disk]) -> tuple[DiskReport, ...]:
         from ..report import DiskReport
+        from .disks import is_cd
 
-        bases = [disk.base for disk in self._spec.disks] + [None] * len(shown)
+        # A CD is its own base: it is read where it lies.
+        disks = self._spec.disks
+        bases = [None if is_cd(disk) else disk.base for disk in disks] + [None] * len(shown)
         return tuple(
             DiskReport(Path(one.path), base, one.virtual_bytes, one.used_bytes)
             for one, base in zip(shown, bases, strict=False)
