@@ -3,6 +3,7 @@
 import argparse
 
 from . import opening, render
+from .login import keep_login
 
 
 def adopt(args: argparse.Namespace) -> int:
@@ -15,6 +16,11 @@ async def _adopt(args: argparse.Namespace) -> int:
         machine = await controller.adopt(
             args.domain, connect=args.connect, name=args.name, backend=args.backend
         )
+        try:
+            keep_login(machine, args)
+        except BaseException:
+            await machine.delete()
+            raise
         state = (await machine.state()).value
     if args.json:
         render.json_out({"name": machine.name, "domain": args.domain, "state": state})

@@ -84,6 +84,7 @@ def create(parser: argparse.ArgumentParser) -> None:
         help="a QEMU of its own (default), a domain of libvirt, or a machine of VirtualBox",
     )
     _add_connect(where)
+    _add_login(parser)
     parser.add_argument("--start", action="store_true", help="start it, and wait until it answers")
     _add_timeout(parser, "with --start: how long to wait (default: 120s)", 120)
     _add_json(parser)
@@ -108,14 +109,7 @@ def attach(parser: argparse.ArgumentParser) -> None:
         help="with a QMP socket: where one of its ports is reached, such as "
         "org.qemu.guest_agent.0=/run/qga.sock or serial.1=/dev/pts/3; repeatable",
     )
-    login = parser.add_mutually_exclusive_group()
-    _add_file(
-        login,
-        "--login",
-        metavar="FILE",
-        help='who logs in at the serial line: user = "…", password = "…", readable by you alone',
-    )
-    login.add_argument("--user", metavar="USER", help="the same, the password is asked for")
+    _add_login(parser)
     parser.add_argument(
         "--persist", action="store_true", help="install the agent as a service of the guest"
     )
@@ -152,6 +146,7 @@ def adopt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="NAME", help="what to call the machine (default: the domain's name)"
     )
+    _add_login(parser)
     _add_json(parser)
 
 
@@ -422,6 +417,18 @@ def _add_connect(parser: _Container) -> None:
         help="the libvirt to use, such as qemu:///system or qemu+ssh://root@host/system (default: "
         "the one of virsh); of VirtualBox: words to put before its programs",
     )
+
+
+def _add_login(parser: _Container) -> None:
+    login = parser.add_mutually_exclusive_group()
+    _add_file(
+        login,
+        "--login",
+        metavar="FILE",
+        help="who logs in to the guest, at its serial line or by guest control: "
+        'user = "…", password = "…", readable by you alone',
+    )
+    login.add_argument("--user", metavar="USER", help="the same, the password is asked for")
 
 
 def _add_steal(parser: argparse.ArgumentParser) -> None:

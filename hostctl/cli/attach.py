@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hostctl_channels.ports import SERIAL
 
 from . import opening, render
 from .exits import UsageError
+from .login import keep_login
 
 
 def attach(args: argparse.Namespace) -> int:
@@ -31,8 +31,7 @@ async def _attach(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
         machine, is_new = await _found(controller, args)
         try:
-            if args.login or args.user:
-                _keep_login(machine, args)
+            keep_login(machine, args)
             found = await machine.attach(
                 persist=args.persist, dry_run=args.dry_run, progress=render.talk
             )
@@ -102,19 +101,3 @@ def _name_of(target: str) -> str:
     """Make a machine's name of a path: its last two parts say most."""
     words = re.findall(r"[A-Za-z0-9_-]+", target.partition("://")[2] or target)
     return "-".join(words[-2:])[:63].strip("-")
-
-
-def _keep_login(machine: Machine, args: argparse.Namespace) -> None:
-    if args.login:
-        machine.set_login(Path(args.login))
-        return
-    import json
-
-    from hostctl_channels.login import Login
-
-    login = Login.ask(args.user)
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:  # 0600
-        # A JSON string is a TOML string too.
-        file.write(f"user = {json.dumps(login.user)}\npassword = {json.dumps(login.password)}\n")
-        file.flush()
-        machine.set_login(Path(file.name))

@@ -7,9 +7,11 @@ from typing import Final
 import hostctl_images
 from hostctl.backends.interface import DiskSpec, MachineSpec
 from hostctl.errors import MachineExists
+from hostctl.machine import Machine
 
 from . import opening, render, units
 from .exits import UsageError
+from .login import keep_login
 
 DEFAULT_IMAGE: Final = "tiny"
 NO_IMAGE: Final = "none"
@@ -83,6 +85,7 @@ def parse_disk(text: str) -> DiskSpec:
 async def _create(args: argparse.Namespace, spec: MachineSpec) -> int:
     async with opening.open_controller() as controller:
         machine = await controller.create(spec, backend=args.backend, connect=args.connect)
+        await _keep_login(machine, args)
         if args.start:
             render.talk(f"{spec.name}: created, starting")
             await machine.start(timeout_s=args.timeout_s)
@@ -93,6 +96,14 @@ async def _create(args: argparse.Namespace, spec: MachineSpec) -> int:
         next_step = "" if args.start else f'; next: "hostctl start {spec.name}"'
         render.talk(f"{spec.name}: {'ready' if args.start else 'created'}{next_step}")
     return 0
+
+
+async def _keep_login(machine: Machine, args: argparse.Namespace) -> None:
+    try:
+        keep_login(machine, args)
+    except BaseException:  # a file that others may read: there shall be no machine without it
+        await machine.delete()
+        raise
 
 
 async def _refuse_taken(name: str) -> int:

@@ -62,7 +62,7 @@ def finish(progress: Any, what: str) -> Steps:
 
 def unlocked(box: Any, machine: Any, timeout_s: float = LOCK_S) -> Steps:
     """Wait until nobody holds a machine's lock: its VBoxHeadless has gone."""
-    gc.collect()  # what refers to its console keeps it
+    gc.collect()  # whoever refers to its console keeps it
     yield from until(lambda: not is_locked(box, machine), timeout_s, "the machine is still locked")
 
 

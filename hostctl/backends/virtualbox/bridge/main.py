@@ -34,6 +34,8 @@ def main(paths: list[str]) -> None:
             raise
         os.write(sink, encode(Failure(GREETING, fault.kind, str(fault), fault.code)))
         return
+    gc.collect()
+    gc.freeze()  # pyvbox is large and here to stay: later collections need not look at it
     server = Server(source, sink, OPERATIONS, box.explain)
     server.send(Answer(GREETING, box.greeting()))
     try:

@@ -11,6 +11,7 @@ When it is cancelled it is closed where it waits: its `finally` gives back what 
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import sys
@@ -66,6 +67,7 @@ class Server:
         self._operations = operations
         self._explain = explain
         self._jobs: dict[int, _Job] = {}
+        self._is_untidy = False
         self._inbox: queue.Queue[Message | None] = queue.Queue()
         threading.Thread(target=self._read, args=(source,), daemon=True).start()
 
@@ -82,10 +84,12 @@ class Server:
         """Serve until the client hangs up; or until a `Fault` of kind "died" ends it."""
         try:
             while True:
+                self._tidy()
                 message = self._receive()
                 if message is None:
                     return
                 self._take(box, message)
+                del message
                 self._work()
         finally:
             for job in self._jobs.values():
@@ -117,6 +121,13 @@ class Server:
                 return self._inbox.get(timeout=self._patience())
             except queue.Empty:  # noqa: PERF203 the loop is made of it
                 self._work()
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Let go of what ended operations refer to: a VBoxHeadless waits 15 s for that to end."""
+        if self._is_untidy:
+            gc.collect()
+            self._is_untidy = False
 
     def _patience(self) -> float | None:
         if not self._jobs:
@@ -166,6 +177,7 @@ class Server:
     def _answer(self, key: int, result: Any) -> None:
         reply = result if isinstance(result, Reply) else Reply(result)
         self.send(Answer(key, reply.value, reply.body))
+        self._is_untidy = True
 
     def _attempt(self, key: int, work: Callable[[], None]) -> None:
         try:
@@ -176,6 +188,7 @@ class Server:
                 text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
                 fault = Fault("bug", text)
             self.send(Failure(key, fault.kind, str(fault), fault.code))
+            self._is_untidy = True
             if fault.kind == "died":  # what we hold is worth nothing any more: begin anew
                 sys.stderr.write(f"bridge: {fault}\n")
                 os._exit(1)
