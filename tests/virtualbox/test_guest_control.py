@@ -87,7 +87,8 @@ async def test_a_fifo_is_refused_before_it_hangs_the_service(channel: VboxChanne
 
 
 async def test_a_file_of_many_calls_goes_both_ways(channel: VboxChannel) -> None:
-    data, sink, seen = os.urandom(3_000_001), io.BytesIO(), []
+    data, sink = os.urandom(3_000_001), io.BytesIO()
+    seen: list[int] = []
     await channel.put(io.BytesIO(data), len(data), b"/tmp/many", progress=seen.append)
     await channel.get(b"/tmp/many", sink)
     assert sink.getvalue() == data
