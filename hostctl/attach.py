@@ -132,7 +132,10 @@ async def attach(
     looks = await look(site, (FAST,))
     if looks[0].answers:
         return Attachment(FAST, FAST, "", is_service=False, steps=("its agent answers already",))
-    looks += await look(site, tuple(line.key for line in LINES if line.key != FAST))
+    others = [line for line in LINES if line.key != FAST]
+    looks += await look(site, tuple(line.key for line in others if line.port != SERIAL))
+    if not any(each.answers for each in looks):  # a login on a silent line takes most of a minute
+        looks += await look(site, tuple(line.key for line in others if line.port == SERIAL))
     return await _Attaching(site, record, plug, is_kept, say).run(looks, dry_run=dry_run)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import tempfile
@@ -18,12 +19,13 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.interface import DiskSpec, MachineSpec
+from hostctl.backends.virtualbox import bridge
 from hostctl.backends.virtualbox.api import ApiDriver
 from hostctl.backends.virtualbox.backend import VirtualBoxBackend
 from hostctl.backends.virtualbox.driver import Driver
 from hostctl.backends.virtualbox.faults import BridgeDied, NotFound, VirtualBoxError
 from hostctl.backends.virtualbox.manage import ManageDriver
-from hostctl.backends.virtualbox.seen import View
+from hostctl.backends.virtualbox.seen import View, VmState
 from hostctl.controller import Controller
 from hostctl.errors import BackendError, BootFailed, ChannelClosed, PortHeld, SnapshotNotFound
 from hostctl.lifecycle import MachineState
@@ -32,11 +34,13 @@ from hostctl.state import Home
 from hostctl_channels.links.interface import Link
 
 from ..bootsector import COUNTER, ECHO, FIRST, LAST, boot_disk
+from ..unit.hostctl.virtualbox.facts import Facts
 from .laboratory import Lab
 
 pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(180)]
 
 PATIENCE_S = 20
+BRIDGE = Path(bridge.__file__).parent
 
 
 @pytest.fixture
@@ -188,6 +192,47 @@ class TestDeath:
         assert len(list((controller.home.state / "virtualbox").iterdir())) == 1
 
 
+class TestEvents:
+    @pytest.mark.parametrize("kind", [ApiDriver, ManageDriver])
+    async def test_every_state_is_told_as_it_comes(
+        self, place: Lab, controller: Controller, kind: type[ApiDriver | ManageDriver]
+    ) -> None:
+        machine, driver = await create(controller), kind(place.place)
+        states: list[VmState] = []
+        hearing = asyncio.create_task(_collect(driver, backend_of(machine).target.id, states))
+        for move, state in (
+            (machine.start(wait=False), VmState.RUNNING),
+            (machine.pause(), VmState.PAUSED),
+            (machine.stop(force=True), VmState.POWERED_OFF),
+        ):
+            await move
+            await until(lambda state=state: state in states[1:])  # type: ignore[misc]
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+        await driver.close()
+        assert states[0] is VmState.POWERED_OFF
+
+
+class TestTypeLibrary:
+    def test_the_recorded_facts_are_those_of_the_live_one(self, place: Lab) -> None:
+        facts = Facts.of("7.2")
+        script = (
+            "import json, sys, types\n"
+            f"package = types.ModuleType('bridge'); package.__path__ = [{str(BRIDGE)!r}]\n"
+            "sys.modules['bridge'] = package\n"
+            "from bridge import typelib\n"
+            "from vboxapi import VirtualBoxManager\n"
+            "manager = VirtualBoxManager(None, None); manager.getVirtualBox()\n"
+            "library, (enums, methods) = typelib.of(manager), json.loads(sys.argv[1])\n"
+            "print(json.dumps([{name: library.constants(name) for name in enums},\n"
+            "    {name: library.inputs(*name.split('.')) for name in methods}]))\n"
+            "manager.deinit()\n"
+        )
+        names = json.dumps([list(facts.enums), list(facts.inputs)])
+        told = place.run(place.place.python, "-c", script, names).splitlines()[-1]
+        assert json.loads(told) == [facts.enums, facts.inputs]
+
+
 class TestManyTimes:
     async def test_ten_restores_in_a_row(self, controller: Controller) -> None:
         machine = await create(controller)
@@ -235,6 +280,7 @@ class TestMemory:
         await machine.start(wait=False)
         await hears(machine, 5)
         await machine.save_snapshot("base")
+        moment = said(machine)[-1]
         copy = await controller.clone_snapshot("web", "copy", snapshot="base")
         assert controller.machine("copy") is copy
         view = await (await backend_of(copy).driver()).view(backend_of(copy).target.id)
@@ -242,6 +288,7 @@ class TestMemory:
         assert [Path(disk.base or "").name for disk in view.disks] == ["disk0.vdi"]
         await copy.start(wait=False)
         await asyncio.gather(hears(machine), hears(copy))
+        assert -1 <= ord(said(copy)[0]) - ord(moment) <= 1
         with pytest.raises(BackendError):
             await machine.delete_snapshot("base")
         await copy.delete(force=True)
@@ -318,7 +365,7 @@ class TestDisks:
             machine = await controller.create(shape, backend="virtualbox")
             await machine.start(wait=False)
             await hears(machine)
-        report = await controller.machine("two").describe()
+        report = await backend_of(controller.machine("two")).describe()
         assert report.disks[0].base == base
         assert report.disks[0].virtual_bytes == (2 << 20 if format == "vmdk" else 8 << 20)
         assert hashlib.sha256(base.read_bytes()).digest() == before
@@ -330,8 +377,9 @@ class TestDisks:
         more = (DiskSpec(place.guest_iso), *(DiskSpec(size_bytes=size << 20) for size in (1, 2, 3)))
         machine = await create(controller, "web", COUNTER, *more)
         disks = (await machine.describe()).disks
-        assert sorted(disk.virtual_bytes >> 20 for disk in disks if disk.base is None) == [1, 2, 3]
-        assert place.guest_iso in [disk.path for disk in disks]
+        assert [disk.path for disk in disks].count(place.guest_iso) == 1
+        sizes = [disk.virtual_bytes >> 20 for disk in disks if disk.path != place.guest_iso]
+        assert sorted(sizes) == [1, 2, 2, 3]
 
 
 class TestOthers:
@@ -345,7 +393,7 @@ class TestOthers:
             before = place.manage("showvminfo", "theirs", "--machinereadable")
             machine = await controller.adopt("theirs", name="mine", backend="virtualbox")
             await machine.start(wait=False)
-            report = await machine.describe()
+            report = await backend_of(machine).describe()
             assert report.nics is not None
             assert [nic.kind for nic in report.nics] == ["I82540EM"]
             assert report.pid == pid_of(place, machine)
@@ -436,9 +484,13 @@ def _in_mib(view: View) -> View:
 
 
 async def _watch(driver: ApiDriver, id: str) -> None:
-    async with driver.bridge.asking("machine.watch", machine=id) as answers:
-        async for _ in answers:
-            pass
+    async for _ in driver.changes(id):
+        pass
+
+
+async def _collect(driver: Driver, id: str, states: list[VmState]) -> None:
+    async for state in driver.changes(id):
+        states.append(state)  # noqa: PERF401 it is looked at meanwhile
 
 
 async def _logged(machine: Machine, text: bytes) -> None:

@@ -86,6 +86,16 @@ async def test_a_fifo_is_refused_before_it_hangs_the_service(channel: VboxChanne
     (await channel.exec(Command.of("rm", "/tmp/fifo"))).check()
 
 
+async def test_a_file_of_many_calls_goes_both_ways(channel: VboxChannel) -> None:
+    data, sink = os.urandom(3_000_001), io.BytesIO()
+    seen: list[int] = []
+    await channel.put(io.BytesIO(data), len(data), b"/tmp/many", progress=seen.append)
+    await channel.get(b"/tmp/many", sink)
+    assert sink.getvalue() == data
+    assert seen[-1] == len(data)
+    assert len(seen) > 3
+
+
 async def test_a_file_beyond_the_limit_is_not_taken(channel: VboxChannel) -> None:
     await channel.put(io.BytesIO(bytes(2000)), 2000, b"/tmp/large")
     with pytest.raises(OSError, match="larger than 1000 bytes"):

@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from ..errors import Refused, RemoteProtocolError, RequestFailed
 from ..interface import Buffer
 from .exchange import Exchange
-from .wire import MAX_SHORT, Failure, Request, field, parse
+from .wire import MAX_SHORT, Failure, Request, field, is_carried, parse
 
 __all__ = ["CALL_S", "MAX_CAPTURE", "Agent", "Status", "errno_of", "forbidden"]
 
@@ -58,6 +58,10 @@ class Agent:
     def __init__(self, exchange: Exchange, *, frozen_s: float = _FROZEN_S) -> None:
         self.exchange = exchange
         self.frozen_s = frozen_s
+
+    def carries(self, text: bytes) -> bool:
+        """Tell whether a word or a path can be said to it; see wire.is_carried."""
+        return is_carried(text)
 
     async def call(
         self,

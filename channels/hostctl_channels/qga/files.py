@@ -32,7 +32,7 @@ from .agent import Status, errno_of
 from .hands import Hands
 from .process import run
 from .script import Oops, quote, script_call
-from .wire import is_carried, printable
+from .wire import printable
 
 __all__ = ["download", "upload"]
 
@@ -98,7 +98,7 @@ class _Place:
     @property
     def link(self) -> bytes:
         """The name that leads to `file`, b"" if it needs none."""
-        return b"" if is_carried(self.file) else b"/tmp/" + self._mark
+        return b"" if self.agent.carries(self.file) else b"/tmp/" + self._mark
 
     @property
     def opened(self) -> bytes:
@@ -114,7 +114,7 @@ class _Place:
             TransferFailed: it failed, with its own words.
         """
         words = (self.target, self.file, self.link)
-        call = script_call(self._oops.function + text, data, words)
+        call = script_call(self._oops.function + text, data, words, self.agent.carries)
         async with Deadline(self._pulse, limit_s, self._what):
             status = await run(self.agent, call, self.timeline)
         if error := self._oops.error(status.code, status.stderr, shown(self.target)):

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import GuestError, Refused, SpawnFailed
 from ..interface import Buffer, Capability, Command
 from .wire import is_carried, printable
 
-__all__ = ["SLAY", "Call", "Oops", "call_of", "quote", "script_call"]
+__all__ = ["SLAY", "Call", "Carries", "Oops", "call_of", "quote", "script_call"]
+
+Carries = Callable[[bytes], bool]
+"""Tells whether an agent takes a word as an argument."""
 
 SHELL: Final = b"/bin/sh"
 # Linux allows 128 KiB for one argument (MAX_ARG_STRLEN).
@@ -75,16 +78,21 @@ _CAPABILITIES: Final = {
 
 
 def call_of(
-    command: Command, data: Buffer | None, oops: Oops, spooled: bytes | None = None
+    command: Command,
+    data: Buffer | None,
+    oops: Oops,
+    spooled: bytes | None = None,
+    carries: Carries = is_carried,
 ) -> Call:
     """Return the call that runs `command` with `data` as its standard input.
 
     Or with a file of the guest's, `spooled`, which has no name any more when the command begins.
     """
     is_plain = not (command.env or command.cwd or command.user or spooled)
-    if is_plain and all(map(is_carried, command.argv)):
+    if is_plain and all(map(carries, command.argv)):
         return Call(command.argv[0], command.argv[1:], data)
-    return script_call(oops.function + _redirected(spooled) + _text(command), data)
+    text = oops.function + _redirected(spooled) + _text(command)
+    return script_call(text, data, carries=carries)
 
 
 def _redirected(spooled: bytes | None) -> bytes:
@@ -94,9 +102,14 @@ def _redirected(spooled: bytes | None) -> bytes:
     return b"[ -r %s ] || _o 5 'its input is gone'; exec <%s; rm -f %s; " % (name, name, name)
 
 
-def script_call(text: bytes, data: Buffer | None, words: Sequence[bytes] = ()) -> Call:
+def script_call(
+    text: bytes,
+    data: Buffer | None,
+    words: Sequence[bytes] = (),
+    carries: Carries = is_carried,
+) -> Call:
     """Return the call that runs shell text with `words` as $1…; the words may hold any bytes."""
-    if len(text) <= _MAX_WORD and all(map(is_carried, (text, *words))):
+    if len(text) <= _MAX_WORD and all(map(carries, (text, *words))):
         return Call(SHELL, (b"-c", text, b"sh", *words), data)
     line = b"set -- " + b" ".join(map(quote, words)) + b"; eval " + quote(text)
     # Newlines are all in quotes here: close them, name the newline, open them again.

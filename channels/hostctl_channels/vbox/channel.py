@@ -28,7 +28,7 @@ from ..qga.script import Oops, call_of
 from . import files
 from .control import GuestControl, Session
 from .hands import VboxHands
-from .places import Places
+from .places import Places, is_carried
 from .process import VboxProcess
 from .sessions import Sessions
 
@@ -156,7 +156,7 @@ class VboxChannel:
                 return (*await session.start(place, words, _text(command.env)), b"")
             except SpawnFailed:  # the shell tells better what is wrong
                 self._places.forget(command)
-        call = call_of(command, None, oops)
+        call = call_of(command, None, oops, carries=is_carried)
         argv = [word.decode() for word in (call.path, *call.words)]
         if call.path == command.argv[0]:
             argv = ["/bin/sh", "-c", 'exec "$@"', "sh", *argv]

@@ -1,7 +1,7 @@
 """One plain file by guest control's own calls: no program runs in the guest, so it is quick.
 
-What these calls cannot do (owners, times, digests, names that are no UTF-8) is left to `qga.files`,
-which runs the guest's tools. Either way a put is written beside its target, and renamed at the end.
+What these calls cannot do (owners, times, digests, names that are not ASCII) `qga.files` does with
+the guest's own tools. Either way a put is written beside its target, and renamed at the end.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..errors import HostctlError, RequestFailed, ShortSource, TransferFailed
 from ..interface import FileInfo, Progress, Pulse, PutOptions
 from ..transfer import checked, shown
 from .control import Node, Session
+from .places import is_carried
 
 __all__ = ["download", "is_plain", "upload"]
 
@@ -30,10 +31,7 @@ def is_plain(path: bytes, options: PutOptions | None, verify: str | None) -> boo
     """Tell whether guest control's own calls do."""
     if verify or (options and (options.mtime_s is not None or options.owner or options.verify)):
         return False
-    try:
-        return all(c.isprintable() for c in path.decode())
-    except UnicodeDecodeError:
-        return False
+    return is_carried(path) and path.decode().isprintable()
 
 
 async def upload(

@@ -8,6 +8,7 @@ from typing import Final
 from ..interface import Buffer
 from ..qga.agent import Status
 from .control import Session
+from .places import is_carried
 from .process import run
 
 __all__ = ["VboxHands"]
@@ -31,6 +32,10 @@ class VboxHands:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._runs: dict[int, asyncio.Task[Status]] = {}
+
+    def carries(self, text: bytes) -> bool:
+        """Tell whether a word or a path can be said to it; see places.is_carried."""
+        return is_carried(text)
 
     async def start(self, path: bytes, words: tuple[bytes, ...], data: Buffer | None) -> int:
         """Start a script with all of its input; return a number for it."""

@@ -8,7 +8,7 @@ from ..interface import Command
 from .control import Session
 from .process import run
 
-__all__ = ["Places"]
+__all__ = ["Places", "is_carried"]
 
 _MAX: Final = 256  # names that are remembered
 _MAX_PATH: Final = 4096
@@ -28,7 +28,7 @@ class Places:
         Raises what Session.start does.
         """
         name = command.argv[0]
-        if command.cwd is not None or command.user is not None or not _is_text(command):
+        if command.cwd is not None or command.user is not None or not _is_simple(command):
             return ""
         if name.startswith(b"/"):
             return name.decode()
@@ -52,10 +52,14 @@ class Places:
         return path.decode() if is_path else "?"  # a builtin of the shell, an alias, nothing
 
 
-def _is_text(command: Command) -> bool:
-    try:
-        for word in (*command.argv, *command.env.values()):
-            word.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def is_carried(text: bytes) -> bool:
+    """Tell whether guest control hands on a word or a path as it is.
+
+    VBoxService translates from UTF-8 to its locale's encoding. Where that is C, as of a service, it
+    refuses all that is not ASCII: VERR_PROC_NO_ARG_TRANSLATION.
+    """
+    return text.isascii()
+
+
+def _is_simple(command: Command) -> bool:
+    return all(map(is_carried, (*command.argv, *command.env.values())))

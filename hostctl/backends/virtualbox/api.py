@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from .driver import Blueprint, UartPlan
 from .faults import BridgeDied
 from .frozen import start_paused
 from .place import Place
-from .seen import Disk, Live, Look, Nic, Saved, Uart, View, state_named
+from .seen import Disk, Live, Look, Nic, Saved, Uart, View, VmState, state_named
 
 __all__ = ["ApiDriver"]
 
@@ -51,6 +51,11 @@ class ApiDriver:
     async def look(self, machine: str) -> Look:
         found = await self._value("machine.look", machine)
         return Look(state_named(found["state"]), found["locked"], found["pid"])
+
+    async def changes(self, machine: str) -> AsyncGenerator[VmState, None]:
+        async with self.bridge.asking("machine.watch", machine=machine) as answers:
+            async for answer in answers:
+                yield state_named(answer.value["state"])
 
     async def view(self, machine: str) -> View:
         found = await self._value("machine.view", machine)

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 LAST_LINES: Final = 60
 LOOK_S: Final = 0.1
 POWER_OFF_S: Final = 20.0  # it takes 0.1 s, but 15 s while somebody refers to its console
-HUNG_S: Final = 8.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
+HUNG_S: Final = 5.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
 GONE_S: Final = 20.0  # until VBoxSVC has noticed that
 MAX_CONSOLE: Final = 64 << 20  # the guest writes it, and must not fill the host's disk
 TURN_RESET: Final = "VBoxInternal2/TurnResetIntoPowerOff"  # heeded by a machine that runs, too
@@ -193,7 +193,18 @@ class VirtualBoxBackend:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            await asyncio.sleep(min(left_s, LOOK_S))
+            with contextlib.suppress(BackendError, TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._hear_end()
+            await asyncio.sleep(min(LOOK_S, left_s))
+
+    async def _hear_end(self) -> None:
+        """Wait until its state changes to one without a process."""
+        changes = (await self.driver()).changes(self.target.id)
+        async with contextlib.aclosing(changes):
+            async for state in changes:
+                if not state.as_ours.is_alive:
+                    return
 
     async def kill(self) -> None:
         await self._end()
@@ -450,8 +461,11 @@ class VirtualBoxBackend:
 
     def _disks(self, shown: Sequence[Disk]) -> tuple[DiskReport, ...]:
         from ..report import DiskReport
+        from .disks import is_cd
 
-        bases = [disk.base for disk in self._spec.disks] + [None] * len(shown)
+        # A CD is its own base: it is read where it lies.
+        disks = self._spec.disks
+        bases = [None if is_cd(disk) else disk.base for disk in disks] + [None] * len(shown)
         return tuple(
             DiskReport(Path(one.path), base, one.virtual_bytes, one.used_bytes)
             for one, base in zip(shown, bases, strict=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from .disks import NewDisk
-from .seen import Live, Look, Saved, View
+from .seen import Live, Look, Saved, View, VmState
 
 __all__ = ["Blueprint", "Driver", "UartPlan"]
 
@@ -53,6 +53,9 @@ class Driver(Protocol):
 
     async def look(self, machine: str) -> Look:
         """Return how it does; cheap."""
+
+    def changes(self, machine: str) -> AsyncGenerator[VmState, None]:
+        """Yield the state that it is in, and each that it gets into; never ends by itself."""
 
     async def view(self, machine: str) -> View:
         """Return what it is made of."""

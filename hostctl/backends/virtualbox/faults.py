@@ -94,4 +94,5 @@ def translate(failure: Failure, what: str) -> BackendError:
 def one_line(text: str) -> str:
     """Return VirtualBox's words as one lower-case line."""
     said = " ".join(text.split()).rstrip(".")
-    return said[:1].lower() + said[1:] if said[1:2].islower() else said
+    is_name = said.partition(" ")[0][1:].lower() != said.partition(" ")[0][1:]  # VirtualBox
+    return said if is_name else said[:1].lower() + said[1:]

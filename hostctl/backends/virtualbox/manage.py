@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,15 @@ class ManageDriver:
         found = await self._info(machine)
         pid = vm_process(found["UUID"])
         return Look(vminfo.state_of(found), bool(found.get("SessionName")), pid)
+
+    async def changes(self, machine: str) -> AsyncGenerator[VmState, None]:
+        last = None
+        while True:  # VBoxManage tells nobody
+            state = (await self.look(machine)).state
+            if state is not last:
+                last = state
+                yield state
+            await asyncio.sleep(LOOK_S)
 
     async def view(self, machine: str) -> View:
         found = await self._info(machine)

@@ -32,7 +32,7 @@ START_S = 60.0
 FIRST_S, SHARE, LONGEST_S = 0.05, 0.2, 0.5  # between looks for output: a share of the silence
 READ_BYTES = 64 * 1024  # what VBoxService reads of a pipe at once
 WRITE_BYTES = 32 * 1024
-FILE_WRITE_BYTES = 512 * 1024  # 1 MiB is refused by VBoxService: VERR_BUFFER_OVERFLOW
+FILE_WRITE_BYTES = 64 * 1024  # VBoxService's buffer; more fails at first: VERR_BUFFER_OVERFLOW
 FILE_READ_BYTES = 1 << 20
 STDIN, STDOUT, STDERR = 0, 1, 2
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from . import compat
-from .lock import Steps, is_locked, locked, unlock
+from .lock import Steps, locked, unlock
 from .machines import adapters, find, pid_of
 from .serve import Operation, Reply
 
@@ -67,15 +67,33 @@ def screenshot(box: Any, machine: str) -> Steps:
 
 
 def watch(box: Any, machine: str) -> Steps:
-    """Tell every change of a machine's state, beginning with the one that it is in; never ends."""
+    """Tell every state that a machine gets into, beginning with its own now; never ends.
+
+    By a passive listener: an active one would have VBoxSVC call us, in a thread of its own.
+    """
     found = find(box, machine)
-    last = None
-    while True:
-        state = [str(found.state), is_locked(box, found)]
-        if state != last:
-            last = state
-            yield Reply({"state": state[0], "locked": state[1]})
-        yield WATCH_S
+    source, kinds = box.virtualbox.event_source, box.library.VBoxEventType
+    listener = source.create_listener()
+    source.register_listener(listener, [kinds.on_machine_state_changed], False)
+    try:
+        yield Reply({"state": str(found.state)})
+        while True:
+            event = source.get_event(listener, 0)
+            if not event:
+                yield WATCH_S
+                continue
+            state = _state_in(box, event, found.id_p)
+            source.event_processed(listener, event)
+            if state is not None:
+                yield Reply({"state": state})
+    finally:
+        source.unregister_listener(listener)
+
+
+def _state_in(box: Any, event: Any, machine: str) -> str | None:
+    """Return the state that an event tells of, if it is that machine's."""
+    changed = box.library.IMachineStateChangedEvent(event)
+    return str(changed.state) if changed.machine_id == machine else None
 
 
 def _nic(adapter: Any) -> dict[str, Any]:

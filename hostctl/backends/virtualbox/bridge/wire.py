@@ -127,7 +127,7 @@ def _head(line: bytes) -> Mapping[str, Any]:
         raise WireError(f"no message: {line[:200]!r}") from None
     if not isinstance(head, dict) or head.get("is") not in _KINDS:
         raise WireError(f"no message: {line[:200]!r}")
-    size = head.get("bytes")
+    size = head.setdefault("bytes", -1)
     if size is not None and not (isinstance(size, int) and 0 <= size <= MAX_BODY):
         raise WireError(f"a body of {size!r} bytes")
     return head
