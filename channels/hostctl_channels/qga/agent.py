@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from ..errors import Refused, RemoteProtocolError, RequestFailed
+from ..errors import ChannelReset, Refused, RemoteProtocolError, RequestFailed
 from ..interface import Buffer
 from .exchange import Exchange
 from .wire import MAX_SHORT, Failure, Request, field, is_carried, parse
@@ -226,6 +226,8 @@ def _fail(rpc: str, failure: Failure, path: bytes | None) -> NoReturn:
             f"{rpc}: the guest's file systems are frozen",
             hint="a snapshot with --quiesce is under way, or its maker was killed",
         )
+    if failure.is_stale:
+        raise ChannelReset(f"{rpc}: the guest agent began anew, or the guest was restored")
     if failure.is_unknown:
         raise forbidden(rpc)
     raise RequestFailed(errno_of(failure.text), f"{rpc}: {failure.text}", path=path)

@@ -58,6 +58,10 @@ class Request(NamedTuple):
         return cls(rpc, text + b"\n", max_reply_bytes)
 
 
+_NO_RPC: Final = re.compile(r"\b[Cc]ommand \S+ has (been disabled|not been found)")
+_NO_HANDLE: Final = re.compile(r"\bhandle '\d+' has not been found")
+
+
 class Failure(NamedTuple):
     """The agent said no."""
 
@@ -68,8 +72,12 @@ class Failure(NamedTuple):
     def is_unknown(self) -> bool:
         """True if there is no such rpc, or it is forbidden. All agents know this class."""
         # By its words too: libvirt passes those on, and not the class.
-        words = ("has been disabled", "has not been found")
-        return self.kind == "CommandNotFound" or any(each in self.text for each in words)
+        return self.kind == "CommandNotFound" or _NO_RPC.search(self.text) is not None
+
+    @property
+    def is_stale(self) -> bool:
+        """True if it does not know a file that it had opened (qga/commands-posix.c)."""
+        return _NO_HANDLE.search(self.text) is not None
 
     @property
     def is_frozen(self) -> bool:

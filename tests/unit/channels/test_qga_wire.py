@@ -210,3 +210,18 @@ def test_any_json_is_a_value_or_one_error(value: object) -> None:
     for reply in (value, {"return": value}, {"error": value}):
         with suppress(RemoteProtocolError):
             parse(json.dumps(reply).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "is_unknown", "is_stale"),
+    [
+        ("Command guest-exec has been disabled", True, False),
+        ("The command guest-exec has been disabled for this instance", True, False),
+        ("unable to execute QEMU agent command 'x': Command 'x' has not been found", True, False),
+        ("handle '1001' has not been found", False, True),
+        ("failed to open file '/has not been found'", False, False),
+    ],
+)
+def test_a_forgotten_file_is_no_missing_rpc(text: str, is_unknown: bool, is_stale: bool) -> None:
+    failure = Failure("GenericError", text)
+    assert (failure.is_unknown, failure.is_stale) == (is_unknown, is_stale)
