@@ -134,7 +134,7 @@ async def _put(
                 mode=mode,
                 mtime_s=mtime_s,
                 verify=args.verify,
-                **_resuming(args),
+                resume=args.resume,
                 progress=bar,
             )
 
@@ -173,7 +173,7 @@ async def _get(
                 sink,
                 stat=args.preserve,
                 verify=args.verify,
-                **_resuming(args),
+                resume=args.resume,
                 progress=bar,
             )
     except TransferFailed as err:
@@ -255,10 +255,6 @@ def not_across(command: str, source: Place, destination: Place) -> str:
 
 def _title(source: str) -> str:
     return "standard input" if source == STANDARD else os.path.basename(source) or source
-
-
-def _resuming(args: argparse.Namespace) -> dict[str, bool]:
-    return {"resume": True} if args.resume else {}
 
 
 def _tell(

@@ -76,7 +76,7 @@ def test_put_passes_on_what_was_asked_for(web: FakeMachine, local: Path) -> None
     main(["cp", str(local), "web:/x", "-p", "--mode", "0600"])
     main(["cp", str(local), "web:/x"])
     asked = [how for _, how in web.calls]
-    plain = {"mode": None, "mtime_s": None, "verify": None}
+    plain = {"mode": None, "mtime_s": None, "verify": None, "resume": False}
     assert asked == [
         (b"/x", plain | {"mode": 0o640, "mtime_s": 1e9, "verify": "sha256"}),
         (b"/x", plain | {"mode": 0o600, "mtime_s": 1e9}),
