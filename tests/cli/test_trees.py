@@ -176,8 +176,12 @@ def test_progress_for_programs_is_a_json_object_a_line(
 def test_a_failed_transfer_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     from hostctl.cli.progress import JsonMeter, TreeMeter
 
-    with pytest.raises(OSError, match="broke"), JsonMeter("x", 10) as meter:
-        TreeMeter(meter)(Moved(5, 20))
-        raise OSError(5, "broke")
+    def fail() -> None:
+        with JsonMeter("x", 10) as meter:
+            TreeMeter(meter)(Moved(5, 20))
+            raise OSError(5, "broke")
+
+    with pytest.raises(OSError, match="broke"):
+        fail()
     told = json.loads(capsys.readouterr().err)
     assert (told["event"], told["moved_bytes"], told["total_bytes"]) == ("failed", 5, 20)
