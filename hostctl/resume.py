@@ -8,6 +8,7 @@ are not sent, where the source's side can tell them.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import os
@@ -157,8 +158,9 @@ async def get_resumable(
             data = await remote.ask("piece", *words, max_bytes=count * BLOCK)
             if len(data) < length:
                 raise TransferFailed(errno.EIO, f"{shown(path)}: it became shorter", path=path)
-            file.seek(offset)
-            file.write(data[:length])
+            if data.count(0) < len(data):  # nothing but zeros is left as a hole
+                file.seek(offset)
+                file.write(data[:length])
             if progress:
                 progress(offset + length)
         file.truncate(size)
@@ -226,9 +228,16 @@ async def _verify_get(
 
 
 def _opened(part: Path) -> BinaryIO:
-    """Open what has come before, or a new file; never through a link."""
+    """Open what has come before, or a new file; never through a link, and for one at a time."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(part, flags, 0o600), "r+b")
+    file = os.fdopen(os.open(part, flags, 0o600), "r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        file.close()
+        text = f"{part}: another transfer is at work on it"
+        raise TransferFailed(errno.EBUSY, text, path=os.fsencode(part)) from err
+    return file
 
 
 def _place(part: Path, target: Path) -> None:

@@ -194,6 +194,23 @@ files() {
 	echo mine >"$work/kept"
 	run 3 hostctl cp -q files:/no/such/file "$work/kept"
 	says mine cat "$work/kept"
+	step 'a folder in and out, then only what changed; a full disk leaves the old one'
+	mkdir -p "$work/tree/sub/empty"
+	echo one >"$work/tree/sub/one"
+	ln -s sub/one "$work/tree/link"
+	run 0 hostctl cp -q -r "$work/tree" files:/root/
+	run 0 hostctl cp -q -r files:/root/tree "$work/back"
+	run 0 diff -r "$work/tree" "$work/back"
+	echo two >"$work/tree/two"
+	rm "$work/tree/sub/one"
+	says 'send two remove sub/one' sh -c 'echo $(hostctl sync -q -n --delete "$1" files:/root/tree)' sh "$work/tree"
+	run 0 hostctl sync -q --delete "$work/tree" files:/root/tree
+	says 'link sub two' hostctl exec files -- sh -c 'echo $(ls /root/tree)'
+	run 0 hostctl cp -q -r "$work/tree" files:/mnt/tree
+	cp "$work/in" "$work/tree/large"
+	run 1 hostctl cp -q -r --replace "$work/tree" files:/mnt/tree
+	has 'No space left'
+	says 'file tree link sub two' hostctl exec files -- sh -c 'echo $(ls -A /mnt /mnt/tree | grep -v :)'
 	gone files
 }
 

@@ -93,6 +93,7 @@ class Landing:
         self._policy = policy
         self._partial = partial
         self._file: int | None = None  # the descriptor of the file that is being written
+        self._written = 0  # where the last byte of it is, so far
         self._entry: Entry | None = None
         self._folders: dict[bytes, Entry] = {}  # whose attributes are set at the end
         self._parent: tuple[bytes, int] | None = None  # the last folder used, open
@@ -260,6 +261,7 @@ class Landing:
             self._file = os.open(name, _NEW, 0o600, dir_fd=parent)
         except FileExistsError as err:
             raise _refused(path, "comes twice") from err
+        self._written = 0
         self.landed.files += 1
         if not entry.size_bytes:
             self._end_file(whole=True)
@@ -328,6 +330,7 @@ class Landing:
             part = view[: len(_HOLE)]
             if part != _HOLE[: len(part)]:
                 _write_all(self._file, part, offset)
+                self._written = offset + len(part)
             offset += len(part)
             view = view[len(part) :]
 
@@ -337,7 +340,8 @@ class Landing:
         file, self._file = self._file, None
         try:
             if whole:
-                os.ftruncate(file, self._entry.size_bytes)  # a hole at its end
+                if self._written != self._entry.size_bytes:
+                    os.ftruncate(file, self._entry.size_bytes)  # a hole at its end
                 self._set(file, self._entry)
         finally:
             os.close(file)

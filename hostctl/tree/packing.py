@@ -27,7 +27,7 @@ __all__ = ["Archive", "Found", "Item", "Packing", "Plan", "extents", "quoted", "
 
 # One archive: small beside a guest's memory, where it may lie, and the 64 MiB promised here; large
 # beside the 20 ms that each costs. Not a pipe into tar: that is three times as slow under TCG.
-ARCHIVE: Final = 16 << 20
+ARCHIVE: Final = 8 << 20
 _STAGE: Final = b".hostctl-tree."  # of another transfer, or a killed one
 _PAGE: Final = 4096  # extents begin and end with one; `fill` counts in it
 _SPARSE_BYTES: Final = 64 * 1024  # what is smaller is sent whole

@@ -247,7 +247,9 @@ class Remote:
         if code == _NO_TOOL:
             raise Refused(said or "this guest lacks a tool", "tree")
         errno = code - 100 if code in _ERRNO else 5
-        raise TransferFailed(errno, said or f"the guest's shell failed with a tree: {done.exit}")
+        hint = "--replace it, or sync into it" if errno == 17 else None
+        said = said or f"the guest's shell failed with a tree: {done.exit}"
+        raise TransferFailed(errno, said, hint=hint)
 
 
 def _command(verb: bytes | str, *words: bytes | str) -> Command:

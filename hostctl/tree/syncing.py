@@ -185,7 +185,7 @@ def _is_same(fact: Fact, there: Fact, path: bytes, same: SameContent, checksum: 
 def _outermost(paths: list[bytes]) -> list[bytes]:
     """Leave out what is in another one's folder."""
     found: list[bytes] = []
-    for path in sorted(set(paths)):
+    for path in sorted(set(paths), key=lambda path: path.split(b"/")):
         if not any(path.startswith(outer + b"/") for outer in found[-1:]):
             found.append(path)
     return found

@@ -20,6 +20,7 @@ from hostctl.lifecycle import MachineState
 from hostctl.machine import MachineReport
 from hostctl.pattern import parse, select
 from hostctl.tags import check_tags
+from hostctl.tree import TreeReport
 from hostctl_channels.interface import ExitStatus, FileInfo
 from hostctl_channels.links.stream import UnixEndpoint
 
@@ -63,6 +64,7 @@ class FakeMachine:
     files: dict[bytes, bytes] = field(default_factory=dict)
     folders: set[bytes] = field(default_factory=set)
     info: FileInfo | None = None
+    report: TreeReport = field(default_factory=lambda: TreeReport(3, 2, 1, 1000))
     calls: list[tuple[str, object]] = field(default_factory=list)
     nics: tuple[Nic, ...] | None = ()
     guest_nics: tuple[str, ...] | None = ("lo",)
@@ -201,6 +203,29 @@ class FakeMachine:
         else:
             sink.write(self.files[path])
         return self.info or FileInfo(len(self.files[path]))
+
+    async def put_tree(self, source: str, path: bytes, **how: object) -> TreeReport:
+        self._note("put_tree", (source, path, how))
+        return self.report
+
+    async def get_tree(self, path: bytes, destination: str, **how: object) -> TreeReport:
+        self._note("get_tree", (path, destination, how))
+        return self.report
+
+    async def sync_to(self, source: str, path: bytes, **how: object) -> TreeReport:
+        self._note("sync_to", (source, path, how))
+        return self.report
+
+    async def sync_from(self, path: bytes, destination: str, **how: object) -> TreeReport:
+        self._note("sync_from", (path, destination, how))
+        return self.report
+
+    async def kind_of(self, path: bytes) -> str | None:
+        return "folder" if path in self.folders else "file" if path in self.files else None
+
+    async def glob(self, pattern: bytes) -> tuple[bytes, ...]:
+        self._note("glob", pattern)
+        return tuple(sorted(self.files))
 
     def _note(self, what: str, how: object, after: MachineState | None = None) -> None:
         self.calls.append((what, how))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import everything, looks
+
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(90)]
 
 RUN = "import sys; sys.argv[0] = 'hostctl'; from hostctl.cli.main import main; sys.exit(main())"
@@ -339,3 +341,80 @@ def test_the_host_is_fit(cli: Cli) -> None:
     assert done.returncode == 0, done.stdout.decode()
     findings = json.loads(cli("doctor", "--json").stdout)
     assert {"part", "status", "required", "detail", "fix"} == set(findings[0])
+
+
+def test_a_folder_goes_in_and_comes_back(cli: Cli, tmp_path: Path) -> None:
+    source = everything(tmp_path / "source")
+    told = json.loads(cli.good("cp", "-r", "--json", str(source), f"{NAME}:/tmp/"))
+    assert (told["destination"], told["files"]) == (f"{NAME}:/tmp/source", 11)
+    cli.good("cp", "-r", f"{NAME}:/tmp/source", str(tmp_path / "back"))
+    assert looks(tmp_path / "back") == looks(source)
+    again = cli("cp", "-r", str(source), f"{NAME}:/tmp/")
+    assert again.returncode == 1
+    assert b"/tmp/source: is there already; --replace" in again.stderr
+    cli.good("cp", "-r", "--replace", "--exclude", "sub", str(source), f"{NAME}:/tmp")
+    assert b"sub" not in cli.good("exec", NAME, "ls", "/tmp/source").split()
+
+
+def test_a_pattern_is_the_guests(cli: Cli, tmp_path: Path) -> None:
+    cli.good("exec", "--shell", NAME, "--", "mkdir /tmp/g; cd /tmp/g; touch a.log 'b c.log' d")
+    cli.good("cp", f"{NAME}:/tmp/g/*.log", str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["a.log", "b c.log"]
+    none = cli("cp", f"{NAME}:/tmp/g/*.none", str(tmp_path))
+    assert (none.returncode, b"nothing in the guest matches" in none.stderr) == (3, True)
+
+
+def test_a_hostile_guest_changes_nothing_here(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    line = "mkdir -p /tmp/evil/d; ln -s ../.. /tmp/evil/d/out; ln -s /etc /tmp/evil/etc"
+    cli.good("exec", "--shell", NAME, "--", line)
+    done = cli("cp", "-r", f"{NAME}:/tmp/evil", str(tmp_path / "target"))
+    assert done.returncode == 1
+    assert b"is a link out of the tree" in done.stderr
+    assert os.listdir(tmp_path) == ["precious"]
+    big = cli("cp", "-r", "--max-files", "1", f"{NAME}:/tmp/evil", str(tmp_path / "target"))
+    assert b"more than 1 entries; raise --max-files" in big.stderr
+    cli("cp", "-r", "--links", "skip", f"{NAME}:/tmp/evil", str(tmp_path / "target"))
+    assert os.listdir(tmp_path / "target") == ["d"]
+
+
+def test_a_sync_that_is_killed_leaves_whole_files_and_is_done_by_the_next(
+    cli: Cli, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(300):
+        (source / f"{number}").write_bytes(b"new %d" % number * 2000)
+    cli.good("exec", "--shell", NAME, "--", "mkdir /tmp/synced; echo old >/tmp/synced/7")
+    command = ("sync", "--progress", "json", str(source), f"{NAME}:/tmp/synced")
+    for delay_s in (0.6, 0.9, 1.2):
+        running = cli.begin(*command)
+        time.sleep(delay_s)
+        running.kill()
+        running.communicate()
+        seven = cli.good("exec", NAME, "cat", "/tmp/synced/7")
+        assert seven in (b"old\n", b"new 7" * 2000)
+    done = cli(*command)
+    assert done.returncode == 0
+    assert json.loads(done.stderr.splitlines()[-1])["event"] == "done"
+    told = json.loads(cli.good("sync", "--json", str(source), f"{NAME}:/tmp/synced"))
+    assert (told["files"], told["unchanged"]) == (0, 300)
+    cli.good("sync", "--checksum", f"{NAME}:/tmp/synced", str(tmp_path / "back"))
+    assert (tmp_path / "back" / "299").read_bytes() == (source / "299").read_bytes()
+
+
+def test_a_killed_copy_is_resumed(cli: Cli, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(1 << 20) * 64)
+    running = cli.begin("cp", "--resume", "--progress", "json", str(big), f"{NAME}:/tmp/big")
+    assert running.stderr
+    while json.loads(running.stderr.readline())["moved_bytes"] < 1 << 24:
+        pass
+    running.kill()
+    running.communicate()
+    words = ("cp", "--resume", "--progress", "json", "--verify", "sha256")
+    again = cli(*words, str(big), f"{NAME}:/tmp/big")
+    assert again.returncode == 0
+    first = json.loads(again.stderr.splitlines()[0])
+    assert first["moved_bytes"] >= 1 << 24
+    cli.good("exec", NAME, "rm", "/tmp/big")

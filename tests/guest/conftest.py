@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hostctl_channels.interface import Channel
 from tests.twin import NEEDS, SHELLS, PtyTwin, SocketTwin
 
 _SHELLS = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
@@ -64,3 +65,18 @@ def root() -> None:
     """Skip what only root may do."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to change users and mount file systems")
+
+
+_WAYS = [("ash", PtyTwin), ("dash", PtyTwin), ("bash", SocketTwin), ("mksh", SocketTwin)]
+
+
+@pytest.fixture(
+    params=[pytest.param(way, marks=pytest.mark.needs(NEEDS[way[0]]), id=way[0]) for way in _WAYS]
+)
+async def channel(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Channel]:
+    """Return a guest's channel: with live streams, or without."""
+    shell, kind = request.param
+    twin = kind(shell, folder)
+    await twin.channel.connect(30)
+    yield twin.channel
+    await twin.close()

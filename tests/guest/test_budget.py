@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from hostctl_channels.interface import Command, PutOptions
-from hostctl_guestside import agent
+from hostctl_guestside import agent, tree_script
 from tests.twin import SocketTwin
 
 MAX_AGENT = 12 * 1024
+MAX_TREE = 8 * 1024  # a serial line carries some 10 KiB a second
 TRACE = "--trace=clone,clone3,fork,vfork"
 
 
 def test_the_agent_fits_in_its_budget() -> None:
     assert len(agent()) <= MAX_AGENT
+
+
+def test_what_travels_with_each_request_of_a_tree_is_small() -> None:
+    assert len(tree_script()) <= MAX_TREE
 
 
 @pytest.mark.needs("strace")

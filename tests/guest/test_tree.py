@@ -25,25 +25,10 @@ from hostctl.tree.packing import Archive, Packing, scan
 from hostctl_channels.errors import Refused, TransferFailed
 from hostctl_channels.interface import Channel
 from tests.trees import HOLE, everything, looks
-from tests.twin import NEEDS, PtyTwin, SocketTwin
+from tests.twin import PtyTwin
 
 NONE = Exclude()
 PLAIN = Looks()
-
-
-_WAYS = [("ash", PtyTwin), ("dash", PtyTwin), ("bash", SocketTwin), ("mksh", SocketTwin)]
-
-
-@pytest.fixture(
-    params=[pytest.param(way, marks=pytest.mark.needs(NEEDS[way[0]]), id=way[0]) for way in _WAYS]
-)
-async def channel(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Channel]:
-    """Return a guest's channel: with live streams, or without."""
-    shell, kind = request.param
-    twin = kind(shell, folder)
-    await twin.channel.connect(30)
-    yield twin.channel
-    await twin.close()
 
 
 @pytest.fixture
