@@ -301,6 +301,7 @@ examples:
   hostctl exec web -- uname -a
   hostctl exec --shell web -- 'ls /tmp | wc -l'
   tar c src | hostctl exec -i web -- tar x -C /root
+  hostctl exec -t web -- top
   hostctl exec -d web -- make all
 
 exit status: the command's own, 128+n when signal n ended it; 124 timed out,

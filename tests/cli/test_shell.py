@@ -1,9 +1,11 @@
 """What `shell` and `exec -t` ask for, and how they go on where a guest has no terminal to give."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import SupportsIndex, cast
 
 import pytest
 
@@ -28,9 +30,7 @@ class FakeTerminal:
         self.end = ExitStatus(5)
 
     async def read(self) -> bytes | None:
-        import asyncio
-
-        while not self.text and not self.typed.endswith(b"\x04"):
+        while not self.text and not self.typed.endswith(b"\x04"):  # noqa: ASYNC110 a fake
             await asyncio.sleep(0.001)
         return self.text.pop(0) if self.text else None
 
@@ -63,9 +63,9 @@ def terminal(web: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
 
 
 def asked(web: FakeMachine) -> tuple[tuple[bytes, ...], dict[str, object]]:
-    ((name, (argv, how)),) = web.calls  # type: ignore[misc]  # as `terminal` noted it
+    ((name, found),) = web.calls
     assert name == "terminal"
-    return argv, how
+    return cast(tuple[tuple[bytes, ...], dict[str, object]], found)
 
 
 def test_without_a_terminal_it_goes_on_line_by_line(
@@ -89,9 +89,9 @@ def test_an_interrupt_is_passed_on_where_it_is_no_key(
     web: FakeMachine, terminal: FakeTerminal
 ) -> None:
     class Interrupting(list[bytes]):
-        def pop(self, at: object = 0) -> bytes:  # type: ignore[override]
+        def pop(self, at: SupportsIndex = 0) -> bytes:
             os.kill(os.getpid(), signal.SIGINT)
-            return super().pop()
+            return super().pop(at)
 
     terminal.text = Interrupting([b"x"])
     reader, writer = os.pipe()
