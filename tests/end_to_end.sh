@@ -1,7 +1,7 @@
 #!/bin/sh
 # The whole of hostctl as its user meets it: the command line alone, real machines, nothing faked.
 #
-#   tests/end_to_end.sh [CHAPTER]...     all chapters, or these: life files time crash jobs templates qga attach serial libvirt
+#   tests/end_to_end.sh [CHAPTER]...     all chapters, or these: life files time crash jobs templates shell qga attach serial libvirt
 #
 # `make e2e` sets up what it needs. It works in a folder of its own, touches none of your machines, stops at the
 # first thing that is not as promised and says what, and leaves nothing behind. KEEP=1 leaves the folder.
@@ -349,6 +349,32 @@ templates() {
 	run 0 hostctl template delete warm
 }
 
+shell() {
+	chapter 'A terminal in a guest, and connections into it'
+	step 'a machine that serves a page, on its own loopback'
+	machine shell --accel tcg
+	run 0 hostctl exec shell -- sh -c 'mkdir /www && echo a page >/www/page && httpd -p 127.0.0.1:80 -h /www'
+	step 'a shell under a real terminal: a size, keys, a status, and our settings as they were'
+	at_home='stty rows 33 cols 99; stty -g >"$HOSTCTL_E2E/before"; hostctl shell shell; s=$?; stty -g >"$HOSTCTL_E2E/after"; exit $s'
+	printf 'stty size; tty\nexit 6\n' | HOSTCTL_E2E=$work script -qec "$at_home" /dev/null >"$work/shown" 2>&1
+	code=$?
+	[ $code = 6 ] || fail "the shell ended with $code: $(cat "$work/shown")"
+	same "$work/before" "$work/after"
+	grep -q '33 99' "$work/shown" || fail "no size in: $(cat "$work/shown")"
+	grep -q /dev/pts/ "$work/shown" || fail "no terminal in: $(cat "$work/shown")"
+	step 'a page is fetched through a port and through a path of this host'
+	hostctl forward shell 0:80 "$work/page.sock:80" >"$work/ports" 2>"$work/said" &
+	pid=$!
+	pids="$pids $pid"
+	until_ 20 grep -q page.sock "$work/ports"
+	IFS=': ' read -r _ port _ <"$work/ports"
+	says 'a page' busybox wget -q -O - "http://127.0.0.1:$port/page"
+	[ -S "$work/page.sock" ] || fail 'no socket'
+	kill "$pid" && wait "$pid" 2>/dev/null
+	[ ! -e "$work/page.sock" ] || fail 'the socket is left'
+	gone shell
+}
+
 qga() {
 	chapter "A guest that has only QEMU's guest agent"
 	step 'a machine of the image tiny-qga'
@@ -490,11 +516,11 @@ with tempfile.TemporaryDirectory(prefix="hl-") as root, Daemon(Path(root)) as da
 	wait "$daemon" || fail 'libvirtd did not end in order'
 }
 
-[ $# -gt 0 ] || set -- life files time crash jobs templates qga attach serial libvirt
+[ $# -gt 0 ] || set -- life files time crash jobs templates shell qga attach serial libvirt
 for name; do
 	case $name in
 	time) time_ ;;
-	life | files | crash | jobs | templates | qga | attach | serial | libvirt) "$name" ;;
+	life | files | crash | jobs | templates | shell | qga | attach | serial | libvirt) "$name" ;;
 	*) echo "there is no chapter '$name'; see the head of $0" >&2 && exit 2 ;;
 	esac
 done

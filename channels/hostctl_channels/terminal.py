@@ -27,6 +27,7 @@ __all__ = ["NO_TERMINAL", "TOOLS", "Size", "Terminal", "open_terminal"]
 TOOLS: Final = ("script", "python3", "socat", "telnetd")
 NO_TERMINAL: Final = "none"  # as a tool: the command's streams as they are
 
+_KNOWN: Final = frozenset(tool.encode() for tool in (*TOOLS, NO_TERMINAL))
 _TOLD_S: Final = 30.0  # for the guest to find its tool; emulated ones stall for seconds
 _MAX_EARLY: Final = 256 * 1024  # of output before the tool is told: other ports may be quicker
 _TTY: Final = re.compile(rb"/dev/(pts/\d{1,9}|tty[A-Za-z0-9]{1,15}|console)")
@@ -139,7 +140,7 @@ class Terminal:
                 early = await self._until_told()
         except TimeoutError as err:
             raise ChannelTimeout(f"no terminal in the guest after {_TOLD_S:g} s") from err
-        self.tool = self._notes.get("tool").decode("ascii", "replace")
+        self.tool = self._notes.get("tool").decode("ascii")
         self._telnet = Telnet() if self.tool == "telnetd" else None
         self._early = [data for piece in early if (data := self._plain(*piece))]
 
@@ -158,6 +159,8 @@ class Terminal:
                 "terminal",
                 hint=f"install one of {', '.join(TOOLS)} there",
             )
+        if self._notes.get("tool") not in _KNOWN:
+            raise RemoteProtocolError("no terminal in the guest: it tells of a tool that is none")
         return early
 
     def _shown(self, stream: int, data: bytes) -> bytes:

@@ -327,6 +327,7 @@ examples:
   hostctl exec web -- uname -a
   hostctl exec --shell web -- 'ls /tmp | wc -l'
   tar c src | hostctl exec -i web -- tar x -C /root
+  hostctl exec -t web -- top
   hostctl exec -d web -- make all
   hostctl exec 'web-*' -- uptime
   hostctl exec web,db,@ci --fail-fast -- make test

@@ -41,7 +41,8 @@ async def _attach(args: argparse.Namespace) -> int:
         with _alone(args.name, machine.console_socket):
             link = await _connect(args.name, await machine.console_endpoint())
             try:
-                await Taps().write(1, _tail(await machine.fetch_console_log(), args.history))
+                with terminal.raw():  # its lines have ends as terminals have them
+                    await Taps().write(1, _tail(await machine.fetch_console_log(), args.history))
                 render.talk(f"console of {args.name}; Ctrl-] leaves")
                 with terminal.raw():
                     left = await _carry(link)

@@ -81,3 +81,26 @@ def test_a_console_has_one_client(
         assert main(["console", "web"]) == Exit.TIMED_OUT
     assert "the console of web is busy" in capsys.readouterr().err
     assert line.fileno() >= 0
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], b"".join(b"line %d\r\n" % n for n in range(77, 100)) + b"last"),
+        (["--history", "0"], b""),
+    ],
+)
+def test_it_begins_with_what_was_said_before(
+    web: FakeMachine,
+    line: socket.socket,
+    tmp_path: Path,
+    words: list[str],
+    shown: bytes,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    web.console_log = tmp_path / "console.log"
+    web.console_log.write_bytes(b"".join(b"line %d\r\n" % n for n in range(100)) + b"last")
+    with open(os.devnull) as nothing, stdin_from(nothing.fileno()):
+        assert main(["console", "web", *words]) == Exit.OK
+    assert capfdbinary.readouterr().out == shown
+    assert line.fileno() >= 0

@@ -317,7 +317,7 @@ def test_a_snapshot_brings_a_file_back(cli: Cli) -> None:
 
 
 def test_the_console_and_its_log_have_what_the_guest_says(cli: Cli) -> None:
-    with cli.begin("console", NAME) as running:
+    with cli.begin("console", "--history", "0", NAME) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         # Again and again: what is said before we are attached is in the log only.
