@@ -216,6 +216,9 @@ class Packing:
             info = self._info(item, tarfile.SYMTYPE)
             info.linkname = os.fsdecode(os.readlink(self._local(item)))
             yield from self._add(info)
+            if self._looks.owners:  # busybox's tar forgets it
+                owner = b"%d:%d" % self._looks.owner(item.status)
+                self._plan.add(b"chown", b"-h", owner, _in_tree(item.path))
         else:
             yield from self._file(item)
 

@@ -436,3 +436,18 @@ def test_a_copy_that_is_interrupted_leaves_no_trace(cli: Cli, tmp_path: Path) ->
     back.send_signal(signal.SIGTERM)
     back.communicate(timeout=PATIENCE_S)
     assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_sync_after_a_restore_sends_what_is_gone_again(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "one").write_bytes(b"1")
+    target = f"{NAME}:/tmp/restored"
+    cli.good("sync", str(source), target)
+    cli.good("snapshot", "save", NAME, "synced")
+    (source / "two").write_bytes(b"22")
+    assert json.loads(cli.good("sync", "--json", str(source), target))["files"] == 1
+    cli.good("snapshot", "restore", NAME, "synced")
+    told = json.loads(cli.good("sync", "--json", str(source), target))
+    assert told["changes"] == [["send", "two"]]
+    cli.good("snapshot", "delete", NAME, "synced")
