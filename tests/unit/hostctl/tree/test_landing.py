@@ -113,6 +113,9 @@ HOSTILE = {
     "hard link out": [hardlink("x", "../precious")],
     "absolute hard link": [hardlink("x", "/etc/passwd")],
     "hard link to nothing": [hardlink("x", "none")],
+    "hard link into nothing": [hardlink("x", "none/y")],
+    "hard link to the root": [hardlink("x", ".")],
+    "hard link to itself": [hardlink("x", "x")],
     "hard link to a symlink": [link("l", "f"), hardlink("x", "l")],
     "hard link to a folder": [folder("d"), hardlink("x", "d")],
     "hard link through a symlink": [
