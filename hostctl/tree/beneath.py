@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from hostctl_channels.transfer import shown
@@ -41,16 +41,19 @@ def checked_path(path: bytes) -> bytes:
     return b"/".join(parts)
 
 
-def open_folder(root: int, path: bytes, *, make: bool = False, conflicts: bool = False) -> int:
+def open_folder(
+    root: int, path: bytes, *, make: Callable[[], None] | None = None, conflicts: bool = False
+) -> int:
     """Open a folder below `root`, step by step, through no link.
 
-    `make` creates what is missing; `conflicts` also removes what is in the way and is no folder.
+    With `make` what is missing is created, and it is called before each; with `conflicts` too, and
+    what is in the way and is no folder is removed.
     """
     fd = os.dup(root)
     for name in path.split(b"/") if path else ():
         above = fd
         try:
-            fd = _step(above, name, make=make or conflicts, conflicts=conflicts)
+            fd = _step(above, name, make, conflicts)
         except OSError as err:
             if err.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise refused(path, "goes through what is no folder") from err
@@ -60,11 +63,15 @@ def open_folder(root: int, path: bytes, *, make: bool = False, conflicts: bool =
     return fd
 
 
-def _step(above: int, name: bytes, *, make: bool, conflicts: bool) -> int:
-    if make:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=above)
+def _step(above: int, name: bytes, make: Callable[[], None] | None, conflicts: bool) -> int:
     try:
+        return os.open(name, FOLDER, dir_fd=above)
+    except FileNotFoundError:
+        if make is None and not conflicts:
+            raise
+        if make is not None:
+            make()
+        os.mkdir(name, 0o755, dir_fd=above)
         return os.open(name, FOLDER, dir_fd=above)
     except OSError as err:
         if not conflicts or err.errno not in (errno.ELOOP, errno.ENOTDIR):

@@ -226,14 +226,16 @@ class Landing:
 
     # --- entries ------------------------------------------------------------------------------
 
-    def _weigh(self, entry: Entry) -> None:
+    def _count_one(self) -> None:
+        """Count an entry, or a folder that only the paths of others tell of."""
         self._count += 1
+        if self._count > self._policy.max_files:
+            text = f"the guest's tree has more than {self._policy.max_files} entries"
+            raise OutputTooLarge(text, hint="raise --max-files")
+
+    def _weigh(self, entry: Entry) -> None:
+        self._count_one()
         landed, policy = self.landed, self._policy
-        if self._count > policy.max_files:
-            raise OutputTooLarge(
-                f"the guest's tree has more than {policy.max_files} entries",
-                hint="raise --max-files",
-            )
         landed.size_bytes += entry.size_bytes
         if landed.size_bytes > policy.max_bytes:
             text = f"the guest's tree has more than {policy.max_bytes} bytes"
@@ -308,7 +310,7 @@ class Landing:
             raise refused(path, "has no name")
         if self._parent is None or self._parent[0] != where:
             self._forget_parent()
-            self._parent = where, open_folder(self._tree, where, make=True)
+            self._parent = where, open_folder(self._tree, where, make=self._count_one)
         return self._parent[1], name
 
     def _forget_parent(self) -> None:

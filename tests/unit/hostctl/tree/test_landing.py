@@ -168,6 +168,7 @@ def test_the_owner_can_always_enter_and_remove(world: Path) -> None:
         (Policy(max_files=2), [member("a"), member("b"), member("c")]),
         (Policy(max_files=2), [folder("a"), folder("a/b"), folder("a/b/c")]),
         (Policy(max_files=1), [member("a"), hardlink("b", "a")]),
+        (Policy(max_files=9), [member("a/" * 9 + "x")]),
     ],
 )
 def test_a_quota_holds(policy: Policy, members: list[tarfile.TarInfo], world: Path) -> None:
