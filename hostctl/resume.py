@@ -29,7 +29,7 @@ __all__ = ["get_resumable", "part_of", "put_resumable"]
 
 BLOCK: Final = 64 * 1024
 PUT_BYTES: Final = 16 << 20  # a piece: small beside a guest's memory; it costs some 20 ms
-GET_BYTES: Final = 4 << 20  # held whole here
+GET_BYTES: Final = 16 << 20  # the same, held whole here
 SLOW_BYTES: Final = 64 * 1024  # the same on a channel without live streams, such as a serial line
 _MAX_MAP: Final = 16 << 20
 _HELD: Final = re.compile(rb"\s*(\d{1,18})\s+([0-9a-f]{64})\b.*", re.DOTALL)

@@ -24,9 +24,10 @@
 # facts FILE                              mode, mtime and size
 # piece FILE AT COUNT                     blocks of 64 KiB of it
 # data FILE                               offset and size of what is no hole, a line each, if it can be told
-# What comes in has tree/, pieces/ and at last plan: lines for this script, which also tell that it is whole.
+# What comes in has tree/, pieces/, now: lines for this script to run at once, and at last plan: lines to end with,
+# which also tell that it is whole.
 # Status 100 + errno: it failed; the last line of stderr tells why. 99: there is no tar; 98: another tool is missing.
-# shellcheck disable=SC1007,SC1091,SC2015,SC2016,SC2034,SC2086,SC2317
+# shellcheck disable=SC1007,SC1091,SC2181,SC2015,SC2016,SC2034,SC2086,SC2317
 set -u
 LC_ALL=C
 export LC_ALL
@@ -90,7 +91,7 @@ place() {
 
 # Lines of plans
 hole() { : >"$2" && dd if=/dev/null of="$2" bs=1 seek="$1" count=0 2>/dev/null; }
-fill() { dd if="pieces/$1" of="$3" bs=4096 seek="$2" conv=notrunc 2>/dev/null && rm "pieces/$1"; }
+fill() { dd if="pieces/$1" of="$4" bs="$2" seek="$3" conv=notrunc 2>/dev/null && rm "pieces/$1"; }
 look() { # MODE MTIME FILE...
 	s=$1 t=$2
 	shift 2
@@ -115,18 +116,25 @@ bring() { # FOLDER NAME...: what has come, over what was there; few forks for ma
 unpack() { # FOLDER OWNERS
 	cd "$1" || exit 105
 	if [ "$2" ]; then o='-p --numeric-owner'; else o='-p -o'; fi
-	tar x $o -f tar && rm tar
+	tar x $o -f tar && rm tar || return 1
+	[ -f now ] || return 0
+	set -e
+	. ./now
+	rm now
 }
 
 settle() { # TARGET PARTIAL FOLDER OWNERS
 	aim "$1"
 	stage=$3
 	s=0
-	[ ! -f "$stage/tar" ] || (unpack "$stage" "$4") || s=1
-	[ $s != 0 ] || {
+	if [ -f "$stage/tar" ]; then
+		(unpack "$stage" "$4")
+		s=$?
+	fi
+	if [ $s = 0 ]; then
 		(conclude)
 		s=$?
-	}
+	fi
 	[ $s = 0 ] || { abandon "$1" "$2" "$3" && exit 105; }
 	s=
 	case $stage in "$target"/*) s=$(stat -c %Y "$target") ;; esac
@@ -134,16 +142,19 @@ settle() { # TARGET PARTIAL FOLDER OWNERS
 	[ -z "$s" ] || touch -d "@$s" "$target"
 }
 
+# wc reads it all
+bytes() { stat -c %s "$1" 2>/dev/null || wc -c <"$1"; }
+
 held() { # FILE [BLOCKS]
 	[ -f "$1" ] || { echo 0 && return; }
 	need sha256sum
-	wc -c <"$1"
+	bytes "$1"
 	if [ $# = 1 ]; then sha256sum; else dd bs=65536 count="$2" 2>/dev/null | sha256sum; fi <"$1"
 }
 
 append() { # PART FILE AT
 	[ -e "$1" ] || : >"$1"
-	s=$(wc -c <"$1")
+	s=$(bytes "$1")
 	[ "$s" -le "$3" ] || fail 5 "$1: it has grown"
 	[ "$s" -eq "$3" ] || dd if=/dev/null of="$1" bs=1 seek="$3" count=0 2>/dev/null
 	cat <"$2" >>"$1" && rm -f "$2" || fail 5 "$1: it cannot be written"
@@ -152,7 +163,7 @@ append() { # PART FILE AT
 complete() { # PART PATH SIZE MODE MTIME OWNER
 	[ ! -d "$2" ] || fail 21 "$2: is a directory"
 	[ -e "$1" ] || : >"$1"
-	[ "$(wc -c <"$1")" -eq "$3" ] || dd if=/dev/null of="$1" bs=1 seek="$3" count=0 2>/dev/null
+	[ "$(bytes "$1")" -eq "$3" ] || dd if=/dev/null of="$1" bs=1 seek="$3" count=0 2>/dev/null
 	[ -z "$6" ] || chown "$6" "$1" || exit 105
 	chmod "${4:-644}" "$1" && { [ -z "$5" ] || touch -d "@$5" "$1"; } && mv -f "$1" "$2" || exit 105
 }
@@ -223,7 +234,10 @@ facts)
 	stat -L -c '%f %Y %s' "$1" || fail 2 "$1: no such file or directory"
 	;;
 piece) dd if="$1" bs=65536 skip="$2" count="$3" 2>/dev/null || exit 105 ;;
-unpack) unpack "$@" || exit 105 ;;
+unpack)
+	(unpack "$@")
+	[ $? = 0 ] || exit 105
+	;;
 drop) rm -f "$1" ;;
 save)
 	exec >"$1" || fail 5 "$1: cannot be written"

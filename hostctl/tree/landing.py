@@ -17,27 +17,26 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from hostctl_channels.transfer import shown
 
-from ..errors import HostileTree, OutputTooLarge
+from ..errors import OutputTooLarge
+from .beneath import FOLDER, checked_path, clear, folder, open_folder, refused, remove
 from .exclude import Exclude
 from .tarstream import Entry, Event, Kind, Piece
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "Landing", "Policy", "checked_path"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "Landing", "Policy"]
 
 MAX_BYTES: Final = 16 << 30  # of one tree, holes counted; a guest must not fill a host's disk
 MAX_FILES: Final = 500_000  # a Debian system has some 100 000
-MAX_DEPTH: Final = 200
 _STAGE: Final = ".hostctl-tree"
 _NEWBORN_S: Final = 2.0  # between being made and being locked
 _RWX: Final = 0o777
 _HOLE: Final = bytes(64 * 1024)
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -107,10 +106,10 @@ class Landing:
         name = f"{_STAGE}.{os.urandom(6).hex()}"
         self._stage = self._home / name
         self._stage.mkdir(mode=0o700)
-        self._root = os.open(self._stage, _FOLDER)
+        self._root = os.open(self._stage, FOLDER)
         fcntl.flock(self._root, fcntl.LOCK_EX)  # tells the next one that it is no leftover
         os.mkdir("tree", 0o700, dir_fd=self._root)
-        self._tree = os.open("tree", _FOLDER, dir_fd=self._root)
+        self._tree = os.open("tree", FOLDER, dir_fd=self._root)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -143,7 +142,7 @@ class Landing:
         if self.leaves_out(path):
             return
         if self._only is not None and path not in self._only:
-            raise _refused(path, "was not asked for")
+            raise refused(path, "was not asked for")
         self._weigh(event)
         match event.kind:
             case Kind.FOLDER:
@@ -155,7 +154,7 @@ class Landing:
             case Kind.HARDLINK:
                 self._add_hardlink(path, event)
             case Kind.OTHER:
-                raise _refused(path, "is a device or a FIFO", "leave it out with --exclude")
+                raise refused(path, "is a device or a FIFO", "leave it out with --exclude")
 
     def take_file(self, entry: Entry, content: BinaryIO) -> None:
         """Write a file of which only now is known how long it is: until the end of `content`."""
@@ -209,16 +208,16 @@ class Landing:
         """
         self._finish(with_folders=False)
         self._target.mkdir(exist_ok=True)
-        target = os.open(self._target, _FOLDER & ~os.O_NOFOLLOW)
+        target = os.open(self._target, FOLDER & ~os.O_NOFOLLOW)
         try:
             for path in doomed:
-                _remove(target, path)
+                remove(target, path)
             for path, _ in sorted(folders, key=lambda pair: pair[0].count(b"/")):
-                with _folder(target, path, conflicts=True):
+                with folder(target, path, conflicts=True):
                     pass
             self._move_all(target)
             for path, entry in sorted(folders, key=lambda pair: -pair[0].count(b"/")):
-                with _folder(target, path) as fd:
+                with folder(target, path) as fd:
                     self._set(fd, entry)
         finally:
             os.close(target)
@@ -227,14 +226,16 @@ class Landing:
 
     # --- entries ------------------------------------------------------------------------------
 
-    def _weigh(self, entry: Entry) -> None:
+    def _count_one(self) -> None:
+        """Count an entry, or a folder that only the paths of others tell of."""
         self._count += 1
+        if self._count > self._policy.max_files:
+            text = f"the guest's tree has more than {self._policy.max_files} entries"
+            raise OutputTooLarge(text, hint="raise --max-files")
+
+    def _weigh(self, entry: Entry) -> None:
+        self._count_one()
         landed, policy = self.landed, self._policy
-        if self._count > policy.max_files:
-            raise OutputTooLarge(
-                f"the guest's tree has more than {policy.max_files} entries",
-                hint="raise --max-files",
-            )
         landed.size_bytes += entry.size_bytes
         if landed.size_bytes > policy.max_bytes:
             text = f"the guest's tree has more than {policy.max_bytes} bytes"
@@ -253,14 +254,14 @@ class Landing:
     def _must_be_folder(self, parent: int, name: bytes, path: bytes) -> None:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode):
-            raise _refused(path, "comes twice")
+            raise refused(path, "comes twice")
 
     def _add_file(self, path: bytes, entry: Entry) -> None:
         parent, name = self._place(path)
         try:
             self._file = os.open(name, _NEW, 0o600, dir_fd=parent)
         except FileExistsError as err:
-            raise _refused(path, "comes twice") from err
+            raise refused(path, "comes twice") from err
         self._written = 0
         self.landed.files += 1
         if not entry.size_bytes:
@@ -270,7 +271,7 @@ class Landing:
         parent, name = self._place(path)
         if not _stays_inside(entry.target, path.count(b"/")):
             if self._policy.links == "inside":
-                raise _refused(
+                raise refused(
                     path,
                     f"is a link out of the tree, to {shown(entry.target[:200])}",
                     "--links skip",
@@ -280,7 +281,7 @@ class Landing:
         try:
             os.symlink(entry.target, name, dir_fd=parent)
         except FileExistsError as err:
-            raise _refused(path, "comes twice") from err
+            raise refused(path, "comes twice") from err
         self._own(name, entry, parent)
         with contextlib.suppress(NotImplementedError):
             times = (entry.mtime_s, entry.mtime_s)
@@ -288,30 +289,28 @@ class Landing:
         self.landed.links += 1
 
     def _add_hardlink(self, path: bytes, entry: Entry) -> None:
-        first = checked_path(entry.target)
-        with _folder(self._tree, os.path.dirname(first)) as source:
-            target = os.path.basename(first)
-            try:
-                mode = os.stat(target, dir_fd=source, follow_symlinks=False).st_mode
-            except FileNotFoundError as err:
-                raise _refused(path, "is a hard link to what is not in the tree") from err
-            if not stat.S_ISREG(mode):
-                raise _refused(path, "is a hard link to what is no file")
-            parent, name = self._place(path)
-            try:
-                os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-            except FileExistsError as err:
-                raise _refused(path, "comes twice") from err
+        where, _, first = checked_path(entry.target).rpartition(b"/")
+        parent, name = self._place(path)
+        try:
+            with folder(self._tree, where) as source:
+                mode = os.stat(first or b".", dir_fd=source, follow_symlinks=False).st_mode
+                if not stat.S_ISREG(mode):
+                    raise refused(path, "is a hard link to what is no file")
+                os.link(first, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError as err:
+            raise refused(path, "is a hard link to what is not in the tree") from err
+        except FileExistsError as err:
+            raise refused(path, "comes twice") from err
         self.landed.files += 1
 
     def _place(self, path: bytes) -> tuple[int, bytes]:
         """Return the open folder that shall hold `path`, and its name there."""
-        folder, _, name = path.rpartition(b"/")
+        where, _, name = path.rpartition(b"/")
         if not name:
-            raise _refused(path, "has no name")
-        if self._parent is None or self._parent[0] != folder:
+            raise refused(path, "has no name")
+        if self._parent is None or self._parent[0] != where:
             self._forget_parent()
-            self._parent = folder, _open_folder(self._tree, folder, make=True)
+            self._parent = where, open_folder(self._tree, where, make=self._count_one)
         return self._parent[1], name
 
     def _forget_parent(self) -> None:
@@ -368,7 +367,7 @@ class Landing:
 
     def _set_folders(self) -> None:
         for path, entry in sorted(self._folders.items(), key=lambda item: -item[0].count(b"/")):
-            with _folder(self._tree, path) as fd:
+            with folder(self._tree, path) as fd:
                 self._set(fd, entry)
         if root := self._folders.get(b""):
             self._set(self._tree, root)
@@ -382,28 +381,10 @@ class Landing:
             files = {_name(name) for name in (*names, *links)}
             if not files:
                 continue
-            with _folder(target, base.removeprefix(b".").lstrip(b"/"), conflicts=True) as into:
+            with folder(target, base.removeprefix(b".").lstrip(b"/"), conflicts=True) as into:
                 for name in sorted(files):
-                    _clear(into, name)
+                    clear(into, name)
                     os.rename(name, name, src_dir_fd=source, dst_dir_fd=into)
-
-
-def checked_path(path: bytes) -> bytes:
-    """Return an entry's path relative to its tree's root, which is empty.
-
-    Raises:
-        HostileTree: it is absolute, climbs, or cannot be a path.
-    """
-    if path.startswith(b"/"):
-        raise _refused(path, "is an absolute path")
-    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise _refused(path, "leads out of the tree")
-    if b"\0" in path or len(path) > 4096 or any(len(part) > 255 for part in parts):
-        raise _refused(path, "is too long, or has a NUL")
-    if len(parts) > MAX_DEPTH:
-        raise _refused(path, f"is deeper than {MAX_DEPTH} folders")
-    return b"/".join(parts)
 
 
 def _stays_inside(target: bytes, depth: int) -> bool:
@@ -420,74 +401,10 @@ def _stays_inside(target: bytes, depth: int) -> bool:
     return ups <= depth and b".." not in parts[ups:]
 
 
-def _refused(path: bytes, why: str, hint: str | None = None) -> HostileTree:
-    return HostileTree(f"the guest's tree: {shown(path[:200]) or '.'} {why}", path, hint=hint)
-
-
 def _write_all(file: int, view: memoryview, offset: int) -> None:
     while view:
         done = os.pwrite(file, view, offset)
         view, offset = view[done:], offset + done
-
-
-def _open_folder(root: int, path: bytes, *, make: bool = False, conflicts: bool = False) -> int:
-    """Open a folder below `root`, step by step, through no link.
-
-    `make` creates what is missing; `conflicts` also removes what is in the way and is no folder.
-    """
-    fd = os.dup(root)
-    for name in path.split(b"/") if path else ():
-        above = fd
-        try:
-            fd = _step(above, name, make=make or conflicts, conflicts=conflicts)
-        except OSError as err:
-            if err.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise _refused(path, "goes through what is no folder") from err
-            raise
-        finally:
-            os.close(above)
-    return fd
-
-
-def _step(above: int, name: bytes, *, make: bool, conflicts: bool) -> int:
-    if make:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=above)
-    try:
-        return os.open(name, _FOLDER, dir_fd=above)
-    except OSError as err:
-        if not conflicts or err.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise
-    os.unlink(name, dir_fd=above)
-    os.mkdir(name, 0o755, dir_fd=above)
-    return os.open(name, _FOLDER, dir_fd=above)
-
-
-@contextlib.contextmanager
-def _folder(root: int, path: bytes, *, conflicts: bool = False) -> Iterator[int]:
-    fd = _open_folder(root, path, conflicts=conflicts)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _remove(root: int, path: bytes) -> None:
-    """Remove a thing with all that is in it; fine when it is not there."""
-    folder, _, name = path.rpartition(b"/")
-    with contextlib.suppress(FileNotFoundError), _folder(root, folder) as fd:
-        mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            shutil.rmtree(os.fsdecode(name), dir_fd=fd)
-        else:
-            os.unlink(name, dir_fd=fd)
-
-
-def _clear(fd: int, name: bytes) -> None:
-    """Make way for a file where a folder is; anything else a rename replaces."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-            shutil.rmtree(os.fsdecode(name), dir_fd=fd)
 
 
 def _name(name: object) -> bytes:
@@ -509,7 +426,7 @@ def _sweep(folder: Path) -> None:
     """Remove stages whose process is gone: their locks are."""
     for path in folder.glob(f"{_STAGE}.*"):
         with contextlib.suppress(OSError):
-            fd = os.open(path, _FOLDER)
+            fd = os.open(path, FOLDER)
             try:
                 if time.time() - os.fstat(fd).st_ctime < _NEWBORN_S:
                     continue

@@ -2,9 +2,9 @@
 
 An archive is never larger than a few MiB, however large a file is, so neither side needs room for
 more. They have `tree/`, folders after what is in them (so that their times last, whatever the
-guest's tar does), `pieces/` of large and sparse files, and at last `plan`: lines of shell for what
-tar cannot do, or in one dialect only. guestside/tree.sh runs them. That it is there also tells that
-all has come.
+guest's tar does), `pieces/` of large and sparse files with lines of shell to put them together
+(`now`), and at last `plan`: lines for what tar cannot do, or in one dialect only. guestside/tree.sh
+runs them. That the plan is there also tells that all has come.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ __all__ = ["Archive", "Found", "Item", "Packing", "Plan", "extents", "quoted", "
 # beside the 20 ms that each costs. Not a pipe into tar: that is three times as slow under TCG.
 ARCHIVE: Final = 8 << 20
 _STAGE: Final = b".hostctl-tree."  # of another transfer, or a killed one
-_PAGE: Final = 4096  # extents begin and end with one; `fill` counts in it
+_PAGE: Final = 4096  # extents begin and end with one
+_LARGE: Final = 64 * 1024  # what `fill` counts in where it can: each block is two system calls
 _SPARSE_BYTES: Final = 64 * 1024  # what is smaller is sent whole
 _LINE: Final = 20_000  # bytes of words in one command of a plan; the guest puts a path before each
 
@@ -144,6 +145,9 @@ class Plan:
         if batch:
             self.add(*head, *batch)
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
     def __bytes__(self) -> bytes:
         return b"".join(line + b"\n" for line in self._lines) + b":\n"
 
@@ -186,8 +190,9 @@ class Packing:
         self._root = root
         self._items = items
         self._looks = looks
-        self._last = plan or Plan()  # what comes after our own lines
+        self._last = Plan() if plan is None else plan  # what comes after our own lines
         self._plan = Plan()
+        self._now = Plan()  # for the archive at hand
         self._content = 0  # bytes of files in the buffer
         self._buffer = bytearray()
         self._first: dict[tuple[int, int], bytes] = {}  # of files with several names
@@ -211,6 +216,9 @@ class Packing:
             info = self._info(item, tarfile.SYMTYPE)
             info.linkname = os.fsdecode(os.readlink(self._local(item)))
             yield from self._add(info)
+            if self._looks.owners:  # busybox's tar forgets it
+                owner = b"%d:%d" % self._looks.owner(item.status)
+                self._plan.add(b"chown", b"-h", owner, _in_tree(item.path))
         else:
             yield from self._file(item)
 
@@ -257,15 +265,16 @@ class Packing:
         """Send what is no hole, as files of their own that the plan puts together."""
         self._late.add(item.path)
         path = _in_tree(item.path)
-        self._plan.add(b"mkdir", b"-p", os.path.dirname(path))
-        self._plan.add(b"hole", item.status.st_size, path)
+        self._now.add(b"mkdir", b"-p", os.path.dirname(path))
+        self._now.add(b"hole", item.status.st_size, path)
         for offset, size in _pieces(extents(file, item.status.st_size)):
             info = tarfile.TarInfo(f"pieces/{self._count}")
             info.size = size
             yield from self._add(info)
-            yield from self._copy(file, item, offset, size)
-            self._plan.add(b"fill", self._count, offset // _PAGE, path)
+            unit = _PAGE if offset % _LARGE else _LARGE
+            self._now.add(b"fill", self._count, unit, offset // unit, path)
             self._count += 1
+            yield from self._copy(file, item, offset, size)
         self._dress(item)
 
     def _dress(self, item: Item) -> None:
@@ -301,8 +310,14 @@ class Packing:
         self._buffer += content + bytes(-len(content) % 512)
 
     def _archive(self) -> Archive:
-        whole = Archive(bytes(self._buffer) + bytes(2 * 512), self._content)
-        self._buffer, self._content = bytearray(), 0
+        if self._now:
+            text = bytes(self._now)
+            info = tarfile.TarInfo("now")
+            info.size = len(text)
+            self._buffer += info.tobuf(tarfile.GNU_FORMAT) + text + bytes(-len(text) % 512)
+        self._buffer += bytes(2 * 512)
+        whole = Archive(bytes(self._buffer), self._content)
+        self._buffer, self._content, self._now = bytearray(), 0, Plan()
         return whole
 
 

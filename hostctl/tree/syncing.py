@@ -17,9 +17,10 @@ from hostctl_channels.interface import Channel
 from hostctl_channels.transfer import shown
 
 from ..errors import OutputTooLarge
+from .beneath import checked_path
 from .copy import TreeProgress, TreeReport, counting, receive
 from .exclude import Exclude
-from .landing import Landing, Policy, checked_path
+from .landing import Landing, Policy
 from .packing import Found, Item, Looks, Packing, Plan, scan
 from .remote import Fact, Remote
 from .tarstream import Entry, Kind, TarReader

@@ -418,3 +418,36 @@ def test_a_killed_copy_is_resumed(cli: Cli, tmp_path: Path) -> None:
     first = json.loads(again.stderr.splitlines()[0])
     assert first["moved_bytes"] >= 1 << 24
     cli.good("exec", NAME, "rm", "/tmp/big")
+
+
+def test_a_copy_that_is_interrupted_leaves_no_trace(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "big").write_bytes(os.urandom(1 << 20) * 64)
+    command = ("cp", "-r", "--progress", "json", str(tmp_path / "source"), f"{NAME}:/tmp/cut")
+    running = cli.begin(*command)
+    assert running.stderr
+    running.stderr.readline()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == 130
+    assert b"cut" not in cli.good("exec", NAME, "ls", "-A", "/tmp")
+    assert b".hostctl-tree" not in cli.good("exec", NAME, "ls", "-A", "/tmp")
+    back = cli.begin("cp", "-r", "--progress", "json", f"{NAME}:/proc/sys", str(tmp_path / "sys"))
+    back.send_signal(signal.SIGTERM)
+    back.communicate(timeout=PATIENCE_S)
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_sync_after_a_restore_sends_what_is_gone_again(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "one").write_bytes(b"1")
+    target = f"{NAME}:/tmp/restored"
+    cli.good("sync", str(source), target)
+    cli.good("snapshot", "save", NAME, "synced")
+    (source / "two").write_bytes(b"22")
+    assert json.loads(cli.good("sync", "--json", str(source), target))["files"] == 1
+    cli.good("snapshot", "restore", NAME, "synced")
+    told = json.loads(cli.good("sync", "--json", str(source), target))
+    assert told["changes"] == [["send", "two"]]
+    cli.good("snapshot", "delete", NAME, "synced")

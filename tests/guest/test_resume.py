@@ -60,7 +60,7 @@ def put_frail(frail: Frail, content: bytes, path: bytes) -> object:
     return put_resumable(frail, io.BytesIO(content), len(content), path, PLAIN)  # type: ignore[arg-type]  # it acts as one
 
 
-@pytest.mark.parametrize("breaks_at", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("breaks_at", [3, 4, 8])
 async def test_a_put_goes_on_where_it_was(channel: Channel, folder: Path, breaks_at: int) -> None:
     content, target = os.urandom(SIZE), folder / "target"
     target.write_bytes(b"old")
@@ -90,7 +90,7 @@ async def test_a_put_of_another_file_begins_anew(channel: Channel, folder: Path)
     assert (folder / "target").read_bytes() == content
 
 
-@pytest.mark.parametrize("breaks_at", [1, 3, 5])
+@pytest.mark.parametrize("breaks_at", [1, 5])
 async def test_a_get_goes_on_where_it_was(
     channel: Channel, folder: Path, tmp_path: Path, breaks_at: int
 ) -> None:

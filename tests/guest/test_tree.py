@@ -296,3 +296,33 @@ async def test_a_source_that_fails_leaves_nothing(
         await Remote(channel).land(path, archives())
     assert leftovers(folder) == []
     assert not (folder / "target").exists()
+
+
+@pytest.mark.usefixtures("root")
+async def test_owners_and_special_bits_go_along_on_request(
+    channel: Channel, folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"x")
+    os.truncate(source / "file", 1 << 20)  # one that the plan puts together
+    (source / "link").symlink_to("file")
+    for each in (source, source / "file", source / "link"):
+        os.chown(each, 1234, 2345, follow_symlinks=False)
+    (source / "file").chmod(0o6755)
+    plain, path = target_of(folder)
+    await put_tree(channel, source, path, exclude=NONE, looks=PLAIN)
+    assert facts(plain) == [(0, 0, 0o755), (0, 0, 0o777)]
+    kept, path = target_of(folder, "kept")
+    await put_tree(channel, source, path, exclude=NONE, looks=Looks(owners=True, special_bits=True))
+    assert facts(kept) == [(1234, 2345, 0o6755), (1234, 2345, 0o777)]
+    await get_tree(channel, path, tmp_path / "plain", policy=Policy())
+    assert facts(tmp_path / "plain") == [(0, 0, 0o755), (0, 0, 0o777)]
+    await get_tree(channel, path, tmp_path / "kept", policy=Policy(owners=True, special_bits=True))
+    assert facts(tmp_path / "kept") == facts(kept)
+
+
+def facts(folder: Path) -> list[tuple[int, int, int]]:
+    """Return owner, group and mode of the file and the link in a folder."""
+    found = [(folder / name).lstat() for name in ("file", "link")]
+    return [(each.st_uid, each.st_gid, each.st_mode & 0o7777) for each in found]

@@ -113,6 +113,9 @@ HOSTILE = {
     "hard link out": [hardlink("x", "../precious")],
     "absolute hard link": [hardlink("x", "/etc/passwd")],
     "hard link to nothing": [hardlink("x", "none")],
+    "hard link into nothing": [hardlink("x", "none/y")],
+    "hard link to the root": [hardlink("x", ".")],
+    "hard link to itself": [hardlink("x", "x")],
     "hard link to a symlink": [link("l", "f"), hardlink("x", "l")],
     "hard link to a folder": [folder("d"), hardlink("x", "d")],
     "hard link through a symlink": [
@@ -165,6 +168,7 @@ def test_the_owner_can_always_enter_and_remove(world: Path) -> None:
         (Policy(max_files=2), [member("a"), member("b"), member("c")]),
         (Policy(max_files=2), [folder("a"), folder("a/b"), folder("a/b/c")]),
         (Policy(max_files=1), [member("a"), hardlink("b", "a")]),
+        (Policy(max_files=9), [member("a/" * 9 + "x")]),
     ],
 )
 def test_a_quota_holds(policy: Policy, members: list[tarfile.TarInfo], world: Path) -> None:
