@@ -38,8 +38,8 @@ False if nothing does. Signal "0" asks whether its worker lives.
 _QUEUE: Final = 16
 # Two of the guest's pieces; small enough for the allocator to have it at hand, command by command.
 _BUFFER: Final = 64 * 1024
-# A nonce is written at once; were it cut, its rest would lie in QEMU, which sends it as soon as there
-# is room. So output that ends like a nonce begins, as one key's echo in sixteen, waits no longer.
+# A nonce is written at once; were it cut, its rest would lie in QEMU, which sends it as soon as it
+# can. So output that ends like a nonce begins, as one key's echo in sixteen does, waits no longer.
 _NONCE_S: Final = 0.03
 # How often a long command's worker is asked for a sign of life, and how many answers may fail to
 # come, while the machine runs, before the agent counts as dead.
