@@ -38,6 +38,9 @@ False if nothing does. Signal "0" asks whether its worker lives.
 _QUEUE: Final = 16
 # Two of the guest's pieces; small enough for the allocator to have it at hand, command by command.
 _BUFFER: Final = 64 * 1024
+# A nonce is written at once; were it cut, its rest would lie in QEMU, which sends it as soon as it
+# can. So output that ends like a nonce begins, as one key's echo in sixteen does, waits no longer.
+_NONCE_S: Final = 0.03
 # How often a long command's worker is asked for a sign of life, and how many answers may fail to
 # come, while the machine runs, before the agent counts as dead.
 _BEAT_S: Final = 5.0
@@ -188,13 +191,26 @@ class AgentProcess:
         decoder = StreamDecoder(self._port.nonce, begun=self._were_held)
         buffer = bytearray(_BUFFER)
         while not decoder.ended:
-            size = await link.receive_into(buffer)
+            size = await self._receive(link, buffer, decoder)
+            if size is None:
+                await self._keep(number, memoryview(decoder.release()))
+                continue
             if not size:
                 raise ChannelReset(f"{self._command}: the machine closed the line")
             for view in decoder.feed(buffer, size):
                 await self._keep(number, view)
             if decoder.begun:
                 self._accepted.set()
+
+    async def _receive(self, link: Link, buffer: bytearray, decoder: StreamDecoder) -> int | None:
+        """Receive; None when nothing came after what may be a nonce, and so is none."""
+        if not decoder.holds or self._exit is not None:
+            return await link.receive_into(buffer)
+        try:
+            async with asyncio.timeout(_NONCE_S):
+                return await link.receive_into(buffer)
+        except TimeoutError:
+            return None
 
     async def _keep(self, number: int, view: memoryview) -> None:
         self._received += len(view)

@@ -40,6 +40,7 @@ class Guest:
 @pytest.fixture
 async def guest(folder: Path) -> AsyncIterator[Guest]:
     twin = PtyTwin("dash", folder)
+    await twin.channel.connect(ENOUGH_S)  # an agent that has not begun cannot tidy up
     yield Guest(twin)
     await twin.close()
 

@@ -167,3 +167,14 @@ async def test_a_new_port_is_served_after_a_rescan(ports: PtyTwin) -> None:
         assert await lease.link.receive_into(buffer)
     assert buffer.startswith(b"\x9dHR\0")
     lease.release(clean=True)
+
+
+async def test_every_last_letter_arrives_at_once(ports: PtyTwin) -> None:
+    """One of them is the first of the nonce that will end the stream."""
+    line = "for c in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do printf $c; read -r _; done"
+    async with asyncio.timeout(30):
+        async with ports.channel.spawn(Command.of("sh", "-c", line), stdin=True) as process:
+            for letter in "0123456789abcdef":
+                assert await process.read() == (1, letter.encode())
+                await process.write(b"\n")
+            assert (await process.wait()).ok

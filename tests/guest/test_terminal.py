@@ -30,6 +30,7 @@ def tool(request: pytest.FixtureRequest) -> str:
 async def guest(folder: Path) -> AsyncIterator[PtyTwin]:
     """Return a guest whose sh is dash."""
     twin = PtyTwin("dash", folder)
+    await twin.channel.connect(ENOUGH_S)  # an agent that has not begun cannot tidy up
     yield twin
     await twin.close()
 

@@ -52,6 +52,21 @@ def test_any_split_of_a_stream_gives_the_same_data(
     assert decoder.ended
 
 
+@given(st.data(), st.lists(st.sampled_from([NONCE[:n] for n in (1, 2, 9, 15)] + [b"x", b"0"])))
+def test_a_release_loses_nothing_and_repeats_nothing(
+    data: st.DataObject, words: list[bytes]
+) -> None:
+    body = b"".join(words).replace(NONCE, b"") + b"!"
+    decoder = StreamDecoder(NONCE, begun=True)
+    found = b""
+    for chunk in data.draw(cuts(body)):
+        found += b"".join(bytes(view) for view in decoder.feed(chunk, len(chunk)))
+        if decoder.holds and data.draw(st.booleans()):
+            found += decoder.release()
+    found += b"".join(bytes(view) for view in decoder.feed(NONCE, len(NONCE)))
+    assert (found, decoder.ended) == (body, True)
+
+
 @given(st.lists(st.binary(max_size=200), max_size=5), st.sampled_from(b"NXGPK"))
 def test_garbage_gives_events_or_a_protocol_error(chunks: list[bytes], kind: int) -> None:
     session = asked(bytes([kind]))

@@ -80,6 +80,11 @@ class _Search:
         self._held = b""
         return joined, len(joined)
 
+    @property
+    def held(self) -> bytes:
+        """What was held back."""
+        return self._held
+
     def find(self, buffer: bytes | bytearray, at: int, size: int) -> tuple[int, int | None]:
         """Return where what precedes the text ends, and where what follows it begins, or None if it
         has not come.
@@ -102,23 +107,43 @@ class StreamDecoder:
     def __init__(self, nonce: bytes, *, begun: bool = False) -> None:
         self._nonce = nonce
         self._search = _Search(nonce)
+        self._released = 0  # of what the search holds back
         self.begun = begun
         self.ended = False
+
+    @property
+    def holds(self) -> bool:
+        """True while data may be held back, because it may be the begin of the last nonce."""
+        return self.begun and not self.ended and len(self._search.held) > self._released
+
+    def release(self) -> bytes:
+        """Return what is held back: nothing followed for so long that it is no part of a nonce."""
+        data = self._search.held[self._released :]
+        self._released += len(data)
+        return data
 
     def feed(self, buffer: bytes | bytearray, size: int) -> Iterator[memoryview]:
         """Yield the data among the first `size` bytes.
 
         Each view dies at the next feed. To be consumed whole.
+
+        Raises:
+            RemoteProtocolError: what was released was the begin of the last nonce.
         """
         buffer, size = self._search.join(buffer, size)
+        released, self._released = self._released, 0
         at: int | None = 0
         while at is not None and at < size and not self.ended:
             end, after = self._search.find(buffer, at, size)
-            if self.begun and end > at:
-                yield memoryview(buffer)[at:end]
+            if after is not None and end < released:
+                raise RemoteProtocolError("a stream paused in the middle of its end")
+            if self.begun and end > max(at, released):
+                yield memoryview(buffer)[max(at, released) : end]
             if after is not None:
                 self.ended = self.begun
                 self.begun = True
+            else:
+                self._released = max(0, released - end)
             at = after
 
 

@@ -72,6 +72,34 @@ def test_nothing_is_held_back_but_the_beginning_of_a_nonce() -> None:
     assert [bytes(v) for v in decoder.feed(b"9", 1)] == [b"01239"]
 
 
+def test_what_is_held_back_can_be_released_once() -> None:
+    decoder = StreamDecoder(NONCE)
+    assert not decoder.holds
+    list(decoder.feed(NONCE[:3], 3))
+    assert not decoder.holds  # it is junk, or the first nonce: no data in any case
+    list(decoder.feed(NONCE[3:], 13))
+    assert [bytes(v) for v in decoder.feed(b"x0123", 5)] == [b"x"]
+    assert decoder.holds
+    assert decoder.release() == b"0123"
+    assert not decoder.holds
+    assert list(decoder.feed(b"4", 1)) == []
+    assert decoder.holds
+    assert decoder.release() == b"4"
+    assert [bytes(v) for v in decoder.feed(b"01", 2)] == []
+    assert decoder.release() == b"01"
+    assert [bytes(v) for v in decoder.feed(b"y" + NONCE, 17)] == [b"y"]
+    assert decoder.ended
+    assert not decoder.holds
+
+
+def test_a_nonce_whose_begin_was_released_is_an_error() -> None:
+    decoder = StreamDecoder(NONCE)
+    list(decoder.feed(NONCE + NONCE[:5], 21))
+    assert decoder.release() == NONCE[:5]
+    with pytest.raises(RemoteProtocolError, match="paused in the middle of its end"):
+        list(decoder.feed(NONCE[5:], 11))
+
+
 def test_only_the_first_bytes_of_the_buffer_count() -> None:
     decoder = StreamDecoder(NONCE)
     buffer = bytearray(NONCE + b"data" + NONCE)
