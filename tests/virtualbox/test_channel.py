@@ -48,31 +48,34 @@ async def _folder(channel: VboxChannel | StagedChannel) -> bytes:
     return folder
 
 
-@pytest.mark.asyncio(loop_scope="class")  # one session for all: it costs as much as three tests
+# One session for all tests: it costs as much as three of them.
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def controlled(ready: LabMachine) -> AsyncIterator[VboxChannel]:
+    channel = guest_control(ready)
+    await channel.connect(READY_S)
+    yield channel
+    await channel.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wired(
+    ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[StagedChannel]:
+    channel = uart(ready, tmp_path_factory.mktemp("locks"))
+    await channel.connect(READY_S)
+    yield channel
+    await channel.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 class TestGuestControl(ChannelContract):
-    @pytest_asyncio.fixture(scope="class", loop_scope="class")
-    async def channel(self, ready: LabMachine) -> AsyncIterator[VboxChannel]:
-        channel = guest_control(ready)
-        await channel.connect(READY_S)
-        yield channel
-        await channel.close()
-
-    @pytest_asyncio.fixture(loop_scope="class")
-    async def subject(self, channel: VboxChannel) -> Subject:
-        return Subject(channel, await _folder(channel))
+    @pytest_asyncio.fixture(loop_scope="module")
+    async def subject(self, controlled: VboxChannel) -> Subject:
+        return Subject(controlled, await _folder(controlled))
 
 
-@pytest.mark.asyncio(loop_scope="class")
+@pytest.mark.asyncio(loop_scope="module")
 class TestAgentOnUart(ChannelContract):
-    @pytest_asyncio.fixture(scope="class", loop_scope="class")
-    async def channel(
-        self, ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
-    ) -> AsyncIterator[StagedChannel]:
-        channel = uart(ready, tmp_path_factory.mktemp("locks"))
-        await channel.connect(READY_S)
-        yield channel
-        await channel.close()
-
-    @pytest_asyncio.fixture(loop_scope="class")
-    async def subject(self, channel: StagedChannel) -> Subject:
-        return Subject(channel, await _folder(channel), UART_BYTES)
+    @pytest_asyncio.fixture(loop_scope="module")
+    async def subject(self, wired: StagedChannel) -> Subject:
+        return Subject(wired, await _folder(wired), UART_BYTES)
