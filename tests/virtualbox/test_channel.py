@@ -48,17 +48,17 @@ async def _folder(channel: VboxChannel | StagedChannel) -> bytes:
     return folder
 
 
-# One session for all tests: it costs as much as three of them.
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def controlled(ready: LabMachine) -> AsyncIterator[VboxChannel]:
+# One session or line for all tests of a class: to open one costs as much as three tests.
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def session(ready: LabMachine) -> AsyncIterator[VboxChannel]:
     channel = guest_control(ready)
     await channel.connect(READY_S)
     yield channel
     await channel.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def wired(
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def line(
     ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[StagedChannel]:
     channel = uart(ready, tmp_path_factory.mktemp("locks"))
@@ -67,15 +67,15 @@ async def wired(
     await channel.close()
 
 
-@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.asyncio(loop_scope="class")
 class TestGuestControl(ChannelContract):
-    @pytest_asyncio.fixture(loop_scope="module")
-    async def subject(self, controlled: VboxChannel) -> Subject:
-        return Subject(controlled, await _folder(controlled))
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def subject(self, session: VboxChannel) -> Subject:
+        return Subject(session, await _folder(session))
 
 
-@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.asyncio(loop_scope="class")
 class TestAgentOnUart(ChannelContract):
-    @pytest_asyncio.fixture(loop_scope="module")
-    async def subject(self, wired: StagedChannel) -> Subject:
-        return Subject(wired, await _folder(wired), UART_BYTES)
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def subject(self, line: StagedChannel) -> Subject:
+        return Subject(line, await _folder(line), UART_BYTES)
