@@ -48,31 +48,34 @@ async def _folder(channel: VboxChannel | StagedChannel) -> bytes:
     return folder
 
 
-@pytest.mark.asyncio(loop_scope="class")  # one session for all: it costs as much as three tests
-class TestGuestControl(ChannelContract):
-    @pytest_asyncio.fixture(scope="class", loop_scope="class")
-    async def channel(self, ready: LabMachine) -> AsyncIterator[VboxChannel]:
-        channel = guest_control(ready)
-        await channel.connect(READY_S)
-        yield channel
-        await channel.close()
+# One session or line for all tests of a class: to open one costs as much as three tests.
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def session(ready: LabMachine) -> AsyncIterator[VboxChannel]:
+    channel = guest_control(ready)
+    await channel.connect(READY_S)
+    yield channel
+    await channel.close()
 
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def line(
+    ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[StagedChannel]:
+    channel = uart(ready, tmp_path_factory.mktemp("locks"))
+    await channel.connect(READY_S)
+    yield channel
+    await channel.close()
+
+
+@pytest.mark.asyncio(loop_scope="class")
+class TestGuestControl(ChannelContract):
     @pytest_asyncio.fixture(loop_scope="class")
-    async def subject(self, channel: VboxChannel) -> Subject:
-        return Subject(channel, await _folder(channel))
+    async def subject(self, session: VboxChannel) -> Subject:
+        return Subject(session, await _folder(session))
 
 
 @pytest.mark.asyncio(loop_scope="class")
 class TestAgentOnUart(ChannelContract):
-    @pytest_asyncio.fixture(scope="class", loop_scope="class")
-    async def channel(
-        self, ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
-    ) -> AsyncIterator[StagedChannel]:
-        channel = uart(ready, tmp_path_factory.mktemp("locks"))
-        await channel.connect(READY_S)
-        yield channel
-        await channel.close()
-
     @pytest_asyncio.fixture(loop_scope="class")
-    async def subject(self, channel: StagedChannel) -> Subject:
-        return Subject(channel, await _folder(channel), UART_BYTES)
+    async def subject(self, line: StagedChannel) -> Subject:
+        return Subject(line, await _folder(line), UART_BYTES)
