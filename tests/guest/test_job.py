@@ -82,7 +82,9 @@ async def ended(jobs: Jobs, line: str, **options: object) -> JobStatus:
 
 
 async def printed(jobs: Jobs, job: str) -> tuple[bytes, bytes]:
-    piece = await jobs.read(job, 0, 0, ENOUGH_S)
+    await jobs.look(job, ENOUGH_S)
+    piece = await jobs.read(job, 0, 0)
+    assert piece.is_last
     return piece.stdout, piece.stderr
 
 
