@@ -42,8 +42,9 @@ _BUFFER: Final = 64 * 1024
 # come, while the machine runs, before the agent counts as dead.
 _BEAT_S: Final = 5.0
 _SILENT_BEATS: Final = 6
-# On top of the guest's own timeout (TERM, 2 s, KILL), before the host steps in.
-_GRACE_S: Final = 10.0
+# On top of the guest's own timeout (TERM, 2 s, KILL), before the host steps in. A guest that is
+# interpreted by a busy host needed more than 10.
+_GRACE_S: Final = 30.0
 # To kill a command and see it end.
 _END_S: Final = 5.0
 
