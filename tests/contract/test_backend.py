@@ -30,7 +30,8 @@ IMPLEMENTATIONS = [
     "qemu",
     pytest.param("libvirt", marks=pytest.mark.needs("libvirt")),
     pytest.param("virtualbox", marks=pytest.mark.needs("virtualbox-lab")),
-    pytest.param("VBoxManage", marks=pytest.mark.needs("virtualbox-lab")),
+    # Its verbs are compared with the API's in tests/virtualbox; all of this takes it a minute.
+    pytest.param("VBoxManage", marks=[pytest.mark.needs("virtualbox-lab"), pytest.mark.nightly]),
 ]
 PATIENCE_S = 20
 SNAPSHOT_S = 30
