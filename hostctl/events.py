@@ -203,13 +203,15 @@ class Watcher:
             await self._ask_jobs(machine, known)
 
     async def _ask_jobs(self, machine: Machine, known: _Known) -> None:
+        before = set(known.jobs)  # one that begins while we ask is not in the answer
         with contextlib.suppress(HostctlError, TimeoutError):
             async with asyncio.timeout(2 * _ANSWER_S):
                 jobs = {job.id: job for job in await machine.jobs()}
-            for id in known.jobs & {id for id, job in jobs.items() if job.state != "running"}:
+            running = {id for id, job in jobs.items() if job.state == "running"}
+            for id in (before - running) & set(jobs):
                 end = jobs[id].exit
                 self._tell(machine.name, "job-ended", job=id, end=str(end or "lost"))
-            known.jobs = {id for id, job in jobs.items() if job.state == "running"}
+            known.jobs = (known.jobs - before) | running
 
     def _tell(self, name: str, kind: str, **detail: object) -> None:
         self._queue.put_nowait(Event(name, kind, time.time(), detail))

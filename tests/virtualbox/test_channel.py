@@ -74,6 +74,7 @@ class TestGuestControl(ChannelContract):
         return Subject(session, await _folder(session))
 
 
+@pytest.mark.nightly  # six minutes: an interpreted 16550 carries 5 KB/s
 @pytest.mark.asyncio(loop_scope="class")
 class TestAgentOnUart(ChannelContract):
     @pytest_asyncio.fixture(loop_scope="class")

@@ -148,7 +148,7 @@ async def test_attach_by_a_login_on_a_line_and_nothing_else(
             await line.attach()
         line.set_login(login)
         looks = {look.key: look.answers for look in await line.channels()}
-        assert looks == {"agent": False, "qga": False, "serial": False, "console": True}
+        assert looks == dict.fromkeys(looks, False) | {"console": True}
         done = await line.attach()
         assert (done.foothold, done.channel) == ("console", "serial")
         line.use_channel("serial")
