@@ -20,7 +20,7 @@ from hostctl.backends.registry import new_options, open_backend
 from hostctl.errors import BackendError, BootFailed, SnapshotExists, SnapshotNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.state import Home, MachineFiles, cut_log, previous
-from hostctl_channels.ports import GUEST_AGENT, PORTS, SERIAL
+from hostctl_channels.ports import GUEST_AGENT, GUEST_CONTROL, PORTS, SERIAL
 from hostctl_channels.qga import Exchanging
 
 from ..bootsector import COUNTER, FIRST, LAST, REBOOTING, boot_spec
