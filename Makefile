@@ -14,7 +14,7 @@ demo: ## boot a machine with no network and show all that hostctl does with it
 	@$(PYTHON) docs/demo.py
 
 test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
-	@.ci/setup develop virtualbox
+	@.ci/setup develop
 	@$(PYTHON) -m pytest $(ARGS)
 
 virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: 7 minutes)
@@ -24,8 +24,8 @@ e2e: ## use hostctl as its user would, from the command line alone, on real mach
 	@.ci/setup develop
 	@tests/end_to_end.sh $(ARGS)
 
-nightly: ## run the tests that take minutes, on a whole Debian
-	@.ci/setup nightly
+nightly: ## run the tests that take minutes: a whole Debian, a real VirtualBox (needs root)
+	@.ci/setup nightly virtualbox
 	@HOSTCTL_NIGHTLY=1 $(PYTHON) -m pytest -m nightly --log-cli-level=INFO $(ARGS)
 
 check: ## lint, types, import contracts, shell scripts, full coverage of the wire

@@ -29,7 +29,7 @@ from ..virtualbox.laboratory import Lab
 IMPLEMENTATIONS = [
     "qemu",
     pytest.param("libvirt", marks=pytest.mark.needs("libvirt")),
-    pytest.param("virtualbox", marks=pytest.mark.needs("virtualbox-lab")),
+    pytest.param("virtualbox", marks=[pytest.mark.needs("virtualbox-lab"), pytest.mark.nightly]),
     # Its verbs are compared with the API's in tests/virtualbox; all of this takes it a minute.
     pytest.param("VBoxManage", marks=[pytest.mark.needs("virtualbox-lab"), pytest.mark.nightly]),
 ]

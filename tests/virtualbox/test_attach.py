@@ -18,7 +18,7 @@ from .laboratory import PASSWORD
 from .machine import LabMachine
 from .test_channel import place_of
 
-pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
 
 
 def site_of(machine: LabMachine, folder: Path) -> Site:

@@ -37,7 +37,7 @@ from ..bootsector import COUNTER, ECHO, FIRST, LAST, boot_disk
 from ..unit.hostctl.virtualbox.facts import Facts
 from .laboratory import Lab
 
-pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(180)]
 
 PATIENCE_S = 20
 BRIDGE = Path(bridge.__file__).parent

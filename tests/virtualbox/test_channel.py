@@ -23,7 +23,7 @@ from .machine import LabMachine
 
 READY_S = 60
 UART_BYTES = 20_000  # 5 KB/s is what an interpreted 16550 carries
-pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
 
 
 def place_of(lab: Lab) -> Place:

@@ -12,7 +12,7 @@ import pytest
 
 from .laboratory import PASSWORD, Lab
 
-pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
 
 HOSTCTL = [sys.executable, "-m", "hostctl"]
 RUN_S = 120

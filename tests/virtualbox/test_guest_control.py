@@ -29,7 +29,7 @@ from .machine import LabMachine
 from .test_channel import READY_S, guest_control, place_of, uart
 
 RESTORES = 10
-pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture

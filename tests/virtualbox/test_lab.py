@@ -11,7 +11,7 @@ import pytest
 from .laboratory import MANAGE, PASSWORD, PROJECT, Lab
 from .machine import LabMachine
 
-pytestmark = [pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
 
 
 def test_it_is_virtualbox_as_debian_has_it(lab: Lab) -> None:
