@@ -399,7 +399,7 @@ supervise() { # new ports get guards
 		nap 2
 	done
 	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null
-	rm -rf "$run" || { nap 1 && rm -rf "$run"; }
+	until rm -rf "$run"; do nap 1; done
 }
 
 umask 022

@@ -102,6 +102,7 @@ async def test_two_machines_are_one_group(pair: Group, home: Home) -> None:
     await pair.save_snapshot("both")
     await pair.shell("rm /tmp/me", check=True)
     (await pair.restore_snapshot("both")).check()
+    (await pair.delete_snapshot("both")).check()
     assert (await pair.exec("cat", "/tmp/me", check=True)).check()
     (await pair.pause()).check()
     assert {each.value for each in (await pair.state()).values()} == {MachineState.PAUSED}
