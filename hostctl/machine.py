@@ -528,10 +528,7 @@ class Machine(Guest):
             # killed half way must have told everyone.
             self._pulse.cut()
             self._mark_frozen(tag)
-            if state.is_alive:
-                await self._backend.load_snapshot(tag, SNAPSHOT_S)
-            else:
-                await self._launch_into(tag)
+            await self._bring_back(state, tag)
             self._pulse.cut()
             self._pulse.set_suspended(snapshot.paused)
             if not snapshot.paused:
@@ -709,6 +706,17 @@ class Machine(Guest):
             if snapshot.tag == tag:
                 return snapshot
         raise SnapshotNotFound(self.name, tag)
+
+    async def _bring_back(self, state: MachineState, tag: str) -> None:
+        """Load `tag` into the machine as it is, or into a new run of it when it is down."""
+        if state.is_alive:
+            try:
+                return await self._backend.load_snapshot(tag, SNAPSHOT_S)
+            except BackendError:
+                # One that dies just now is as good as one that was down before.
+                if (await self._backend.settle()).is_alive:
+                    raise
+        await self._launch_into(tag)
 
     async def _launch_into(self, tag: str) -> None:
         """Start a stopped machine frozen, and load `tag` in place of a boot."""

@@ -22,7 +22,10 @@ from hostctl_channels.links.interface import Endpoint
 
 
 class FakeBackend:
-    """Keeps its state in memory. `refuses` names calls that fail; `heeds` how the guest ends."""
+    """Keeps its state in memory.
+
+    `refuses` names calls that fail, `dies_at` those that kill it, `heeds` how the guest ends.
+    """
 
     capabilities = Capabilities()
     is_adopted = False
@@ -33,6 +36,7 @@ class FakeBackend:
         self.files = files
         self.calls: list[str] = []
         self.refuses: set[str] = set()
+        self.dies_at: set[str] = set()
         self.heeds = {"button"}
         self.is_alive = False
         self.has_crashed = False
@@ -96,6 +100,10 @@ class FakeBackend:
         self.saved[tag] = Snapshot(tag, datetime.now(UTC), 1, paused=paused)
 
     async def load_snapshot(self, tag: str, timeout_s: float) -> None:
+        if "load" in self.dies_at:
+            self.dies_at.discard("load")
+            self.is_alive, self.has_crashed = False, True
+            raise MonitorError("connect", "qemu has ended")
         self._call(f"load {tag}")
 
     async def delete_snapshot(self, tag: str, timeout_s: float) -> None:

@@ -209,6 +209,17 @@ class TestSnapshots:
         assert bench.backend.calls == []
         assert bench.epoch == before
 
+    async def test_a_machine_that_dies_meanwhile_is_started_into_the_moment(
+        self, bench: Bench
+    ) -> None:
+        await bench.machine.start(wait=False)
+        await bench.machine.save_snapshot("a")
+        bench.backend.dies_at = {"load"}
+        bench.backend.calls.clear()
+        await bench.machine.restore_snapshot("a")
+        assert bench.backend.calls == ["launch frozen", "load a", "resume"]
+        assert await bench.machine.state() is MachineState.RUNNING
+
     async def test_a_mute_guest_does_not_fail_the_restore(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
