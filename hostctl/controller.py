@@ -152,10 +152,9 @@ class Controller:
     ) -> Machine:
         """Make a machine of a template's moment, and let it go on; `wait` for its agent.
 
-        Its clock is set and its random pool fed before this returns; two clones may draw the same
-        numbers until Linux reseeds, within a minute. Its RAM is its own from the
-        first write on, and so are its disks. With `owner_pid`, `sweep_throwaways` removes it once
-        that process has ended.
+        Its clock is set and its random pool fed before this returns, so that no two clones draw
+        the same numbers. Its RAM is its own from the first write on, and so are its disks. With
+        `owner_pid`, `sweep_throwaways` removes it once that process has ended.
 
         Raises:
             TemplateNotFound: there is none.
