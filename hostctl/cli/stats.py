@@ -34,7 +34,19 @@ async def _stats(args: argparse.Namespace) -> int:
     return 0
 
 
-_HEAD = ("NAME", "CPU", "MEMORY", "DISK READ", "WRITTEN", "GUEST CPU", "LOAD", "FREE", "OF")
+_HEAD = (
+    "NAME",
+    "CPU",
+    "MEMORY",
+    "DISK READ",
+    "WRITTEN",
+    "PORTS READ",
+    "WRITTEN",
+    "GUEST CPU",
+    "LOAD",
+    "FREE",
+    "OF",
+)
 
 
 def _row(machine: Machine, use: MachineStats) -> tuple[str, ...]:
@@ -45,6 +57,8 @@ def _row(machine: Machine, use: MachineStats) -> tuple[str, ...]:
         _shown(host and host.resident_bytes, units.show_size),
         _shown(use.disk_read_bytes, units.show_size),
         _shown(use.disk_written_bytes, units.show_size),
+        _shown(guest and guest.port_read_bytes, units.show_size),
+        _shown(guest and guest.port_written_bytes, units.show_size),
         _shown(guest and guest.cpu_s, units.show_duration),
         _shown(guest and guest.load, str),
         _shown(guest and guest.available_bytes, units.show_size),
