@@ -306,10 +306,7 @@ get() { # PATH STAT VERIFY
 	frame D 0 ${#facts} %s "$facts"
 }
 
-absorb() { # LENGTH: the kernel draws from its pool when it resumes, as /dev/snapshot says: agent.md
-	take "$1" of=/dev/urandom || return
-	[ ! -c /dev/snapshot ] || true 2>/dev/null >/dev/snapshot || :
-}
+reseed() { [ ! -c /dev/snapshot ] || true 2>/dev/null >/dev/snapshot || :; } # agent.md
 
 serve() {
 	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+-n9999}; } # bash reads ahead
@@ -334,7 +331,7 @@ serve() {
 		R) eval "restart $t" ;;
 		H) drop && frame H 0 $((${#feats} + 1)) '\001%s' "$feats" ;;
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
-		F) if absorb "$l" 2>"$log"; then done_; else fail entropy; fi ;;
+		F) if take "$l" of=/dev/urandom 2>"$log" && reseed; then done_; else fail entropy; fi ;;
 		S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
 		V) ;;
 		*) oops 38 "unknown request $k" ;;
