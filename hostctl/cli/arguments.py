@@ -254,10 +254,8 @@ def events(parser: argparse.ArgumentParser) -> None:
 
 def stats(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl stats`."""
-    action = parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="machines (default: all that run)"
-    )
-    _complete(action, _MACHINE)
+    _add_words(parser, "*", f"{_SEVERAL} (default: all that run)")
+    _add_allow_empty(parser)
     _add_json(parser)
 
 
@@ -542,6 +540,7 @@ def sync(parser: argparse.ArgumentParser) -> None:
     _add_progress(parser)
     _add_steal(parser)
     _add_json(parser)
+    _add_fan_out(parser)
     parser.epilog = """\
 examples:
   hostctl sync src web:/srv/src

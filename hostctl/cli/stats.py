@@ -9,7 +9,7 @@ from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl.stats import MachineStats
 
-from . import opening, render, units
+from . import opening, render, several, units
 
 
 def stats(args: argparse.Namespace) -> int:
@@ -19,8 +19,9 @@ def stats(args: argparse.Namespace) -> int:
 
 async def _stats(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        machines = [controller.machine(name) for name in dict.fromkeys(args.names)]
-        if not machines:
+        if args.names:
+            machines = list(map(controller.machine, several.chosen(controller, args).names))
+        else:
             machines = list(controller.machines())
             states = await asyncio.gather(*(machine.state() for machine in machines))
             both = zip(machines, states, strict=True)
