@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 BACKEND = "qemu"
 HEARTBEAT_S = 10.0
 SPEC_VERSION = 1
+CLONES_AT_ONCE = 16  # as many as a group of machines is told things at once
 MAX_DISKS = 16  # each takes a PCI slot; the pc machine has 32, a dozen of them ours
 
 
@@ -80,7 +82,7 @@ class Controller:
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
         options = new_options(backend, spec.name, connect)
-        return await self._make(_resolved(spec), backend, options, tags)
+        return await self._make(resolved(spec), backend, options, tags)
 
     async def _make(
         self,
@@ -109,19 +111,43 @@ class Controller:
         spec: MachineSpec,
         *,
         warm: Sequence[str] = (),
+        on_clone: str | None = None,
         timeout_s: float = 120,
         progress: Progress | None = None,
     ) -> Template:
         """Boot a machine of `spec` on QEMU, run the shell lines `warm` in it, keep its moment.
 
+        `on_clone` is a script for the /bin/sh of each clone, to be run before anything else.
+
         Raises:
             TemplateExists: the name is taken.
             BootFailed: it did not boot; CommandFailed: a line failed. Nothing is kept.
         """
-        from .template import Templates
+        from .template import Recipe, Templates
 
+        recipe = Recipe(spec, tuple(warm), on_clone)
         return await Templates(self.home).create(
-            name, _resolved(spec), warm, timeout_s=timeout_s, progress=progress
+            name, recipe, timeout_s=timeout_s, progress=progress
+        )
+
+    async def ensure_template(
+        self, name: str, *, timeout_s: float = 120, progress: Progress | None = None
+    ) -> Template:
+        """Return the template `name`, fit for clones; make it if it must be made.
+
+        Where there is none, but an image has its name, it is made of that image, which is built
+        first if it has a recipe. One that came of an image and does not fit is made anew.
+
+        Raises:
+            TemplateNotFound: there is neither a template nor an image of that name.
+            TemplateUnfit: it does not fit, and cannot be made anew: it did not come of an image, or
+                machines use it.
+        """
+        from .template import Recipe, Templates
+
+        first = Recipe(MachineSpec("any", image=name)) if name in _images() else None
+        return await Templates(self.home).ensure(
+            name, first, timeout_s=timeout_s, progress=progress
         )
 
     async def delete_template(self, name: str) -> None:
@@ -149,27 +175,82 @@ class Controller:
         timeout_s: float = 60,
         wait: bool = True,
         owner_pid: int | None = None,
+        on_clone: str | None = None,
+        overcommit: bool = False,
     ) -> Machine:
         """Make a machine of a template's moment, and let it go on; `wait` for its agent.
 
         Its clock is set and its random pool fed before this returns; two clones may draw the same
         numbers until Linux reseeds, within a minute. Its RAM is its own from the
         first write on, and so are its disks. With `owner_pid`, `sweep_throwaways` removes it once
-        that process has ended.
+        that process has ended. The template's script is run, then `on_clone`, as
+        `create_template` takes it; both need an answer, `wait` or not.
 
         Raises:
             TemplateNotFound: there is none.
-            TemplateUnfit: it does not fit the present QEMU, or is damaged.
+            TemplateUnfit: it does not fit the present QEMU, or is damaged; one that came of an
+                image and is not in use is made anew instead.
             MachineExists: the name is taken.
+            MemoryShort: it may need more than there is, and `overcommit` is not set; see memory.py.
+            HookFailed: a script failed. Nothing is kept.
         """
-        from .template import Templates, clone_options, clone_spec
+        from .memory import check_memory
+        from .onclone import check_script
+        from .template import Templates
 
-        found = Templates(self.home).find(template)
-        found.check()
+        check_script(on_clone)
+        found = await Templates(self.home).ensure(template, None)
+        if not overcommit:
+            check_memory(self.home, template, found.spec.memory_mib, 1)
+        return await self._clone(found, name, timeout_s, wait, owner_pid, on_clone)
+
+    async def clone_all(
+        self,
+        template: str,
+        names: Sequence[str],
+        *,
+        timeout_s: float = 60,
+        on_clone: str | None = None,
+        overcommit: bool = False,
+    ) -> tuple[Machine, ...]:
+        """Make several machines as `clone` does: all, or none.
+
+        There is memory for all of them before the first one starts, or MemoryShort is raised.
+        """
+        from .memory import check_memory
+        from .onclone import check_script
+        from .template import Templates
+
+        check_script(on_clone)
+        found = await Templates(self.home).ensure(template, None)
+        if not overcommit:
+            check_memory(self.home, template, found.spec.memory_mib, len(names))
+        turns = asyncio.Semaphore(CLONES_AT_ONCE)
+
+        async def make(name: str) -> Machine:
+            async with turns:
+                return await self._clone(found, name, timeout_s, True, None, on_clone)
+
+        return await _all_or_none([asyncio.ensure_future(make(name)) for name in names])
+
+    async def _clone(
+        self,
+        found: Template,
+        name: str,
+        timeout_s: float,
+        wait: bool,
+        owner_pid: int | None,
+        on_clone: str | None,
+    ) -> Machine:
+        from .onclone import run_scripts
+        from .template import clone_options, clone_spec
+
+        scripts = [script for script in (found.on_clone, on_clone) if script is not None]
         options = clone_options(found, owner_pid)
         machine = await self._make(clone_spec(found, name), BACKEND, options)
         try:
-            await machine.start(wait=wait, timeout_s=timeout_s)
+            await machine.start(wait=wait or bool(scripts), timeout_s=timeout_s)
+            await run_scripts(machine, scripts, timeout_s)
         except BaseException:
             await machine.delete(force=True)
             raise
@@ -339,6 +420,19 @@ class Controller:
         return Watcher(self, wanted, heartbeat_s, every_beat=every_beat).events()
 
 
+async def _all_or_none(making: list[asyncio.Future[Machine]]) -> tuple[Machine, ...]:
+    """Wait for all machines; should one fail, delete the others."""
+    try:
+        return tuple(await asyncio.gather(*making))
+    except BaseException:
+        for future in making:
+            future.cancel()
+        for made in await asyncio.gather(*making, return_exceptions=True):
+            if isinstance(made, Machine):
+                await made.delete(force=True)
+        raise
+
+
 def _matches(patterns: Sequence[str], name: str) -> bool:
     from fnmatch import fnmatchcase
 
@@ -366,7 +460,7 @@ def _read(files: MachineFiles) -> tuple[str, MachineSpec, Mapping[str, Any]]:
         raise BackendError(f"{files.spec} is damaged: {err!r}", hint=hint) from err
 
 
-def _resolved(spec: MachineSpec) -> MachineSpec:
+def resolved(spec: MachineSpec) -> MachineSpec:
     """Fill in an image's kernel, make paths absolute, and check that they are there."""
     if spec.image is not None and spec.kernel is None:
         import hostctl_images
@@ -377,6 +471,13 @@ def _resolved(spec: MachineSpec) -> MachineSpec:
     disks = tuple(replace(disk, base=_file(disk.base, "disk image")) for disk in spec.disks)
     kernel, initrd = _file(spec.kernel, "kernel"), _file(spec.initrd, "initrd")
     return replace(spec, kernel=kernel, initrd=initrd, disks=_check_disks(disks))
+
+
+def _images() -> set[str]:
+    """Return the names of images that are there, or have a recipe."""
+    import hostctl_images
+
+    return {image.name for image in hostctl_images.available()} | set(hostctl_images.recipes())
 
 
 def _file(path: Path | None, what: str) -> Path | None:

@@ -7,10 +7,11 @@ what would make a clone differ from the machine that was saved is written down, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +24,10 @@ from .backends.qemu.argv import MACHINE
 from .backends.qemu.backend import NAMES, QemuBackend
 from .backends.qemu.moment import PREPARED, RAM, STATE
 from .errors import TemplateExists, TemplateInUse, TemplateNotFound, TemplateUnfit
-from .state import Home, read_json, remove_tree, write_json
+from .onclone import check_script
+from .state import Home, locked, read_json, remove_tree, write_json
 
-__all__ = ["Template", "Templates"]
+__all__ = ["Recipe", "Template", "Templates"]
 
 VERSION: Final = 1
 RECORD: Final = "template.json"
@@ -33,8 +35,20 @@ _NEW, _GONE = ".new-", ".gone-"
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a template is made, in the words of who asked for it: a later image is found anew."""
+
+    spec: MachineSpec
+    warm: tuple[str, ...] = ()
+    on_clone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
-    """A template, whole. `fits` is what a QEMU must be to run it, `ram` and `digest` what it is."""
+    """A template, whole. `fits` is what a QEMU must be to run it, `ram` and `digest` what it is.
+
+    `on_clone` is the script that each clone runs first; `recipe` is how to make it again.
+    """
 
     name: str
     folder: Path
@@ -43,6 +57,8 @@ class Template:
     fits: dict[str, Any]
     ram: dict[str, int]
     digest: str
+    on_clone: str | None = None
+    recipe: Recipe | None = None
 
     def check(self) -> None:
         """Raise TemplateUnfit if its files are not what was saved, or QEMU is another one."""
@@ -71,7 +87,13 @@ class Templates:
             names = sorted(name for name in os.listdir(self._root) if name[0] != ".")
         except FileNotFoundError:
             return ()
-        return tuple(map(self.find, names))
+        return tuple(filter(None, map(self._found, names)))
+
+    def _found(self, name: str) -> Template | None:
+        try:
+            return self.find(name)
+        except TemplateNotFound:  # deleted since we looked, or left half made by a killed hostctl
+            return None
 
     def find(self, name: str) -> Template:
         """Return a template. Raises TemplateNotFound."""
@@ -79,44 +101,131 @@ class Templates:
         data = read_json(folder / RECORD)
         if data is None or data.get("version") != VERSION:
             raise TemplateNotFound(name)
-        spec = MachineSpec.from_json(data["spec"])
+        on_clone, recipe = data.get("on_clone"), None
+        if again := data.get("recipe"):
+            spec = MachineSpec.from_json(again["spec"])
+            recipe = Recipe(spec, tuple(again["warm"]), on_clone)
         return Template(
-            name, folder, spec, data["created_s"], data["fits"], data["ram"], data["digest"]
+            name,
+            folder,
+            MachineSpec.from_json(data["spec"]),
+            data["created_s"],
+            data["fits"],
+            data["ram"],
+            data["digest"],
+            on_clone,
+            recipe,
         )
+
+    def fitting(self, name: str) -> Template:
+        """Return a template from which clones can be made. Raises as `find` and `check` do."""
+        found = self.find(name)
+        found.check()
+        return found
 
     async def create(
         self,
         name: str,
-        spec: MachineSpec,
-        warm: Sequence[str] = (),
+        recipe: Recipe,
         *,
         timeout_s: float = 120,
         progress: Progress | None = None,
     ) -> Template:
-        """Boot a machine of `spec`, run the lines `warm` in it, and keep its moment.
+        """Boot a machine, run the recipe's warm lines in it, and keep its moment.
 
         Raises:
             TemplateExists: the name is taken.
-            BootFailed: it did not boot; CommandFailed: a line of `warm` failed. Nothing is kept.
+            Busy: somebody else is making one of that name.
+            BootFailed: it did not boot; CommandFailed: a warm line failed. Nothing is kept.
         """
         check_name(name, "template name")
+        check_script(recipe.on_clone)
+        async with self._locked(name, 0):
+            return await self._create(name, recipe, timeout_s, progress)
+
+    async def ensure(
+        self,
+        name: str,
+        first: Recipe | None,
+        *,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Return a template that fits: the one that is there, made anew if it must and can be.
+
+        Where there is none, `first` says how to make it.
+
+        Raises:
+            TemplateNotFound: there is none, and nothing to make it of.
+            TemplateUnfit: it cannot be made anew: it did not come of an image, or is in use.
+        """
+        with contextlib.suppress(TemplateNotFound, TemplateUnfit):
+            return self.fitting(name)
+        async with self._locked(name, timeout_s):
+            recipe = first
+            try:
+                return self.fitting(name)
+            except TemplateNotFound:
+                if recipe is None:
+                    raise
+            except TemplateUnfit as err:
+                recipe = await self._give_way(err)
+            if recipe.spec.image is not None:
+                await asyncio.to_thread(_build, recipe.spec.image, progress)
+            if progress is not None:
+                progress(f"making template {name} of image {recipe.spec.image}, once")
+            return await self._create(name, recipe, timeout_s, progress)
+
+    async def _give_way(self, unfit: TemplateUnfit) -> Recipe:
+        """Remove a template that can be made anew, and return how."""
+        recipe = self.find(unfit.name).recipe
+        if recipe is None or recipe.spec.image is None:
+            raise unfit
+        try:
+            await self.delete(unfit.name)
+        except TemplateInUse as err:
+            users = ", ".join(err.users[:5])
+            hint = f"it is made anew once these are deleted: {users}"
+            raise TemplateUnfit(unfit.name, unfit.why, hint=hint) from err
+        return recipe
+
+    async def _create(
+        self, name: str, recipe: Recipe, timeout_s: float, progress: Progress | None
+    ) -> Template:
+        """Create it; the caller holds the name's lock."""
+        from .controller import resolved
+
         await self._sweep()
-        if (self._root / name).exists():
-            raise TemplateExists(name)
+        self._clear(name)
+        spec = await asyncio.to_thread(resolved, recipe.spec)
         self._root.mkdir(mode=0o700, exist_ok=True)
         new = self._root / f"{_NEW}{os.getpid()}-{os.urandom(4).hex()}"
         new.mkdir(mode=0o700)
         try:
-            accel = await self._fill(new, replace(spec, name="t"), warm, timeout_s, progress)
-            spec = replace(spec, name=name, accel=accel)
-            try:
-                new.rename(self._root / name)
-            except OSError as err:
-                raise TemplateExists(name) from err
-            await self._finish(name, spec)
+            accel = await self._fill(new, replace(spec, name="t"), recipe, timeout_s, progress)
+            await self._name(new, name, replace(spec, name=name, accel=accel), recipe)
         finally:
             remove_tree(new)
         return self.find(name)
+
+    def _clear(self, name: str) -> None:
+        """Make sure that the name is free; what a killed hostctl left of it has no record."""
+        folder = self._root / name
+        if (folder / RECORD).exists():
+            raise TemplateExists(name)
+        remove_tree(folder)
+
+    async def _name(self, new: Path, name: str, spec: MachineSpec, recipe: Recipe) -> None:
+        """Give the new folder its name; without its record it is still no template."""
+        try:
+            os.rename(new, self._root / name)
+        except OSError as err:
+            raise TemplateExists(name) from err
+        try:
+            await self._finish(name, spec, recipe)
+        except BaseException:
+            remove_tree(self._root / name)
+            raise
 
     async def delete(self, name: str) -> None:
         """Remove a template.
@@ -144,7 +253,7 @@ class Templates:
         self,
         new: Path,
         spec: MachineSpec,
-        warm: Sequence[str],
+        recipe: Recipe,
         timeout_s: float,
         progress: Progress | None,
     ) -> str:
@@ -156,7 +265,7 @@ class Templates:
             machine = await controller._make(spec, "qemu", {"ram": str(new / RAM)})
             try:
                 await machine.start(timeout_s=timeout_s, progress=progress)
-                for line in warm:
+                for line in recipe.warm:
                     await machine.shell(line, timeout_s=timeout_s, check=True)
                 await machine.close()
                 assert isinstance(machine._backend, QemuBackend)
@@ -170,7 +279,7 @@ class Templates:
         remove_tree(home.runtime)
         return accel
 
-    async def _finish(self, name: str, spec: MachineSpec) -> None:
+    async def _finish(self, name: str, spec: MachineSpec, recipe: Recipe) -> None:
         """Make the clones' overlays, which hold the final path of their bases; then it is there."""
         from .backends.qemu.snapshot import prepare_disks
 
@@ -186,8 +295,17 @@ class Templates:
             "fits": fitting(spec),
             "ram": _size(folder / RAM),
             "digest": _digest(folder),
+            "on_clone": recipe.on_clone,
+            "recipe": {"spec": recipe.spec.to_json(), "warm": list(recipe.warm)},
         }
         await asyncio.to_thread(write_json, folder / RECORD, record)
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, name: str, timeout_s: float) -> AsyncIterator[None]:
+        """Keep others from making a template of that name meanwhile."""
+        lock = self._home.runtime / f".t-{name}.lock"
+        async with locked(lock, f"template {name!r}", "create", timeout_s):
+            yield
 
     def _nursery(self, new: Path) -> Home:
         """Return the home in which the template `new` is booted. Its name is its sockets', too."""
@@ -227,6 +345,14 @@ def fitting(spec: MachineSpec) -> dict[str, Any]:
         "ports": list(NAMES),
         "extra_args": list(spec.extra_args),
     }
+
+
+def _build(image: str, progress: Progress | None) -> None:
+    """Make sure that an image with a recipe is there, and up to date."""
+    import hostctl_images
+
+    if image in hostctl_images.recipes():
+        hostctl_images.build(image, progress=progress)
 
 
 def clone_spec(template: Template, name: str) -> MachineSpec:

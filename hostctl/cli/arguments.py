@@ -360,6 +360,7 @@ def run(parser: argparse.ArgumentParser) -> None:
         help="copy this file out afterwards, whatever the command's status; repeatable",
     )
     parser.add_argument("--keep", action="store_true", help="leave the machine there, and name it")
+    _add_clone_options(parser)
     _add_command_options(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
@@ -381,6 +382,7 @@ def template_create(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="run this shell line in it before its moment is kept; repeatable",
     )
+    _add_on_clone(parser, "a script that each clone's /bin/sh runs first; $1 is its name")
     _add_timeout(parser, "how long to wait for its boot, and for each line (default: 120s)", 120)
     _add_json(parser)
     parser.set_defaults(backend="qemu")
@@ -410,6 +412,7 @@ def clone(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", metavar="N", type=_count, help="make so many of one NAME: NAME-1, NAME-2, …"
     )
+    _add_clone_options(parser)
     _add_timeout(parser, "how long to wait for their answers (default: 60s)", 60)
     _add_json(parser)
 
@@ -796,6 +799,20 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         default=default,
         help=text,
     )
+
+
+def _add_clone_options(parser: argparse.ArgumentParser) -> None:
+    text = "a script that the clone's /bin/sh runs first, after the template's; $1 is its name"
+    _add_on_clone(parser, text)
+    parser.add_argument(
+        "--overcommit",
+        action="store_true",
+        help="start even if there may be too little memory for all of the clones' RAM",
+    )
+
+
+def _add_on_clone(parser: argparse.ArgumentParser, text: str) -> None:
+    _add_file(parser, "--on-clone", metavar="SCRIPT", help=text)
 
 
 def _add_command_options(parser: argparse.ArgumentParser) -> None:

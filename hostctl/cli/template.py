@@ -27,6 +27,7 @@ async def _create(args: argparse.Namespace) -> int:
             args.name,
             creating.spec_of(args),
             warm=args.warm,
+            on_clone=script_of(args),
             timeout_s=args.timeout_s,
             progress=render.talk,
         )
@@ -70,14 +71,19 @@ def clone(args: argparse.Namespace) -> int:
 
 
 async def _clone(args: argparse.Namespace) -> int:
-    import asyncio
-
     names = _names(args)
     async with opening.open_controller() as controller:
         is_template = args.source in {each.name for each in controller.templates()}
         if is_template and args.snapshot is None:
-            making = [controller.clone(args.source, n, timeout_s=args.timeout_s) for n in names]
-            await asyncio.gather(*making)
+            await controller.clone_all(
+                args.source,
+                names,
+                timeout_s=args.timeout_s,
+                on_clone=script_of(args),
+                overcommit=args.overcommit,
+            )
+        elif args.on_clone:
+            raise UsageError("clone: --on-clone goes with a template: a machine's clone is stopped")
         else:
             for name in names:  # each takes the other machine's lock
                 await controller.clone_snapshot(args.source, name, snapshot=args.snapshot)
@@ -87,6 +93,13 @@ async def _clone(args: argparse.Namespace) -> int:
     else:
         render.talk(f"{', '.join(names)}: {'ready' if is_template else 'cloned, and stopped'}")
     return 0
+
+
+def script_of(args: argparse.Namespace) -> str | None:
+    """Return what the file of --on-clone says."""
+    if args.on_clone is None:
+        return None
+    return Path(args.on_clone).read_text("utf-8", "surrogateescape")
 
 
 def _names(args: argparse.Namespace) -> list[str]:
@@ -104,6 +117,7 @@ def _fields(found: Template) -> dict[str, object]:
         "cpus": found.spec.cpus,
         "memory_mib": found.spec.memory_mib,
         "size_bytes": _used(found.folder),
+        "on_clone": found.on_clone is not None,
         "created_s": round(found.created_s),
     }
 
