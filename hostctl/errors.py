@@ -22,6 +22,7 @@
     │   │   ├── SnapshotNotFound      (LookupError)
     │   │   └── SnapshotExists
     │   └── TemplateError             .name
+    │       ├── PoolNotFound          (LookupError) the template has none
     │       ├── TemplateNotFound      (LookupError)
     │       ├── TemplateExists
     │       ├── TemplateInUse         .users: what has to go first
@@ -94,6 +95,7 @@ __all__ = [
     "MonitorError",
     "NothingMatches",
     "OutputTooLarge",
+    "PoolNotFound",
     "PortHeld",
     "PortsBusy",
     "ProtocolError",
@@ -271,6 +273,13 @@ class TemplateNotFound(TemplateError, LookupError):
         super().__init__(f"no template named {name!r}", name, hint="hostctl template list")
 
 
+class PoolNotFound(TemplateError, LookupError):
+    """No clones of that template are kept waiting."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"template {name!r} has no pool", name, hint="hostctl pool list")
+
+
 class TemplateExists(TemplateError):
     """There is a template of that name already; it was not touched."""
 
@@ -282,9 +291,10 @@ class TemplateExists(TemplateError):
 class TemplateInUse(TemplateError):
     """Machines that came of the template are still there: their disks and RAM lie in it."""
 
-    def __init__(self, name: str, users: Sequence[str]) -> None:
+    def __init__(self, name: str, users: Sequence[str], *, hint: str | None = None) -> None:
         shown = ", ".join(users[:5]) + (", …" if len(users) > 5 else "")
-        super().__init__(f"template {name!r} is in use by {shown}", name, hint="delete them first")
+        text = f"template {name!r} is in use by {shown}"
+        super().__init__(text, name, hint=hint or "delete them first")
         self.users = tuple(users)
 
 

@@ -54,7 +54,7 @@ def available_bytes() -> int:
 
 def _living(home: Home) -> Iterator[tuple[int, int]]:
     """Yield the worst case of each machine that has a process, and what it holds for itself."""
-    for name in home.names():
+    for name in (*home.names(), *home.waiting()):
         files = home.files(name)
         run, record = read_json(files.run), read_json(files.spec)
         if run and run.get("pid") and record and record.get("backend") == "qemu":

@@ -374,6 +374,13 @@ The machine has no network, and is removed whatever happens. Exit status as of h
 def template_create(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template create`: it takes what `create` takes, for QEMU."""
     _add_new_name(parser)
+    source = parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="MACHINE",
+        help="keep the present moment of this machine, which goes on, instead of booting one",
+    )
+    _complete(source, _MACHINE)
     _add_shape(parser)
     parser.add_argument(
         "--warm",
@@ -396,6 +403,32 @@ def template_list(parser: argparse.ArgumentParser) -> None:
 def template_delete(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template delete`."""
     parser.add_argument("name", metavar="TEMPLATE", help="one that no machine came of")
+
+
+def pool_create(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool create`."""
+    parser.add_argument(
+        "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
+    )
+    parser.add_argument(
+        "--size", metavar="N", type=_count, required=True, help="how many clones shall wait"
+    )
+    _add_overcommit(parser)
+    _add_json(parser)
+    parser.epilog = """\
+A waiting clone is warm and frozen: it takes memory, and no CPU. hostctl run takes one, and another
+process makes the next. Of a pool that is there, this changes the size."""
+
+
+def pool_name(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool delete`, and `fill`, which takes the same."""
+    parser.add_argument("template", metavar="TEMPLATE", help="one that has a pool")
+    _add_json(parser)
+
+
+def pool_list(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool list`."""
+    _add_json(parser)
 
 
 def clone(parser: argparse.ArgumentParser) -> None:
@@ -804,6 +837,10 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
 def _add_clone_options(parser: argparse.ArgumentParser) -> None:
     text = "a script that the clone's /bin/sh runs first, after the template's; $1 is its name"
     _add_on_clone(parser, text)
+    _add_overcommit(parser)
+
+
+def _add_overcommit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overcommit",
         action="store_true",

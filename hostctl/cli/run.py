@@ -40,13 +40,12 @@ async def _run(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[byte
 
 
 async def _machine(controller: Controller, args: argparse.Namespace) -> Machine:
-    """Clone the template, which is made on first use when an image has its name."""
-    name = f"run-{os.urandom(3).hex()}"
+    """Take a clone of the template, which is made on first use when an image has its name."""
     owner = None if args.keep else os.getpid()
     script = templating.script_of(args)
     await controller.ensure_template(args.template, progress=render.talk)
-    return await controller.clone(
-        args.template, name, owner_pid=owner, on_clone=script, overcommit=args.overcommit
+    return await controller.take(
+        args.template, owner_pid=owner, on_clone=script, overcommit=args.overcommit
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hostctl.backends.interface import MachineSpec
 from hostctl.template import Template
 
 from . import create as creating
@@ -15,27 +16,39 @@ _HEAD = ("NAME", "IMAGE", "CPUS", "MEMORY", "SIZE", "CREATED")
 
 def create(args: argparse.Namespace) -> int:
     """Boot a machine, warm it up, and keep its moment."""
+    if args.source is not None:
+        _refuse_shape(args)
+        return opening.run(_create(args, None))
     spec = creating.spec_of(args)
     if spec.image is not None:
         creating.ensure_image(spec.image)
-    return opening.run(_create(args))
+    return opening.run(_create(args, spec))
 
 
-async def _create(args: argparse.Namespace) -> int:
+async def _create(args: argparse.Namespace, spec: MachineSpec | None) -> int:
+    how = {"warm": args.warm, "on_clone": script_of(args)}
     async with opening.open_controller() as controller:
-        made = await controller.create_template(
-            args.name,
-            creating.spec_of(args),
-            warm=args.warm,
-            on_clone=script_of(args),
-            timeout_s=args.timeout_s,
-            progress=render.talk,
-        )
+        if spec is None:
+            made = await controller.create_template_from(args.name, args.source, **how)
+        else:
+            made = await controller.create_template(
+                args.name, spec, **how, timeout_s=args.timeout_s, progress=render.talk
+            )
     if args.json:
         render.json_out(_fields(made))
     else:
         render.talk(f'{made.name}: kept; next: "hostctl clone {made.name} NAME"')
     return 0
+
+
+def _refuse_shape(args: argparse.Namespace) -> None:
+    """Raise UsageError if a machine is named and described."""
+    told = [("image", args.image), ("kernel", args.kernel), ("initrd", args.initrd)]
+    told += [("append", args.append), ("disk", args.disk), ("qemu-arg", args.qemu_arg)]
+    for option, value in told:
+        if value:
+            text = f"--from and --{option} exclude each other; the machine has its own"
+            raise UsageError(f"template create: {text}")
 
 
 def list_templates(args: argparse.Namespace) -> int:
