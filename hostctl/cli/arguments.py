@@ -358,6 +358,7 @@ def run(parser: argparse.ArgumentParser) -> None:
         help="copy this file out afterwards, whatever the command's status; repeatable",
     )
     parser.add_argument("--keep", action="store_true", help="leave the machine there, and name it")
+    _add_clone_options(parser)
     _add_command_options(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
@@ -371,6 +372,13 @@ The machine has no network, and is removed whatever happens. Exit status as of h
 def template_create(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template create`: it takes what `create` takes, for QEMU."""
     _add_new_name(parser)
+    source = parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="MACHINE",
+        help="keep the present moment of this machine, which goes on, instead of booting one",
+    )
+    _complete(source, _MACHINE)
     _add_shape(parser)
     parser.add_argument(
         "--warm",
@@ -379,6 +387,7 @@ def template_create(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="run this shell line in it before its moment is kept; repeatable",
     )
+    _add_on_clone(parser, "a script that each clone's /bin/sh runs first; $1 is its name")
     _add_timeout(parser, "how long to wait for its boot, and for each line (default: 120s)", 120)
     _add_json(parser)
     parser.set_defaults(backend="qemu")
@@ -392,6 +401,32 @@ def template_list(parser: argparse.ArgumentParser) -> None:
 def template_delete(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template delete`."""
     parser.add_argument("name", metavar="TEMPLATE", help="one that no machine came of")
+
+
+def pool_create(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool create`."""
+    parser.add_argument(
+        "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
+    )
+    parser.add_argument(
+        "--size", metavar="N", type=_count, required=True, help="how many clones shall wait"
+    )
+    _add_overcommit(parser)
+    _add_json(parser)
+    parser.epilog = """\
+A waiting clone is warm and frozen: it takes memory, and no CPU. hostctl run takes one, and another
+process makes the next. Of a pool that is there, this changes the size."""
+
+
+def pool_name(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool delete`, and `fill`, which takes the same."""
+    parser.add_argument("template", metavar="TEMPLATE", help="one that has a pool")
+    _add_json(parser)
+
+
+def pool_list(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool list`."""
+    _add_json(parser)
 
 
 def clone(parser: argparse.ArgumentParser) -> None:
@@ -408,6 +443,7 @@ def clone(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", metavar="N", type=_count, help="make so many of one NAME: NAME-1, NAME-2, …"
     )
+    _add_clone_options(parser)
     _add_timeout(parser, "how long to wait for their answers (default: 60s)", 60)
     _add_json(parser)
 
@@ -795,6 +831,24 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         default=default,
         help=text,
     )
+
+
+def _add_clone_options(parser: argparse.ArgumentParser) -> None:
+    text = "a script that the clone's /bin/sh runs first, after the template's; $1 is its name"
+    _add_on_clone(parser, text)
+    _add_overcommit(parser)
+
+
+def _add_overcommit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overcommit",
+        action="store_true",
+        help="start even if there may be too little memory for all of the clones' RAM",
+    )
+
+
+def _add_on_clone(parser: argparse.ArgumentParser, text: str) -> None:
+    _add_file(parser, "--on-clone", metavar="SCRIPT", help=text)
 
 
 def _add_command_options(parser: argparse.ArgumentParser) -> None:

@@ -52,6 +52,10 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("template list", "template:list_templates", "list templates", take.template_list),
     ("template delete", "template:delete", "remove a template", take.template_delete),
     ("clone", "template:clone", "make machines of a template, or of a snapshot", take.clone),
+    ("pool create", "pool:create", "keep clones ready, to be handed out at once", take.pool_create),
+    ("pool list", "pool:list_pools", "list pools, and how full they are", take.pool_list),
+    ("pool fill", "pool:fill", "make what is missing, as is done after each take", take.pool_name),
+    ("pool delete", "pool:delete", "remove a pool, and the clones that wait", take.pool_name),
     ("exec", "exec:exec_", "run a command in machines", take.exec_),
     ("shell", "shell:shell", "open a shell in a machine, at a terminal", take.shell),
     ("jobs", "jobs:jobs", "list the commands that exec --detach has started", take.jobs),
@@ -77,6 +81,7 @@ COMMANDS: Final = tuple(Command(*row) for row in (
 # fmt: on
 GROUPS: Final = {
     "template": "keep a booted machine's moment, from which clones begin",
+    "pool": "keep clones of a template ready",
     "snapshot": "save, list, restore and delete snapshots",
     "image": "build and list images",
 }

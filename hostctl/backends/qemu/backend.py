@@ -31,6 +31,7 @@ from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
 from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
 from ..process import ProcessId, find_by_argument
+from .brief import tell
 from .moment import Moment
 
 if TYPE_CHECKING:
@@ -238,8 +239,7 @@ class QemuBackend:
             await qmp.execute("stop")
 
     async def resume(self) -> None:
-        async with self._monitor() as qmp:
-            await qmp.execute("cont")
+        await tell(self._files.socket("qmp"), "cont")
 
     async def reset(self) -> None:
         async with self._monitor() as qmp:
@@ -267,6 +267,22 @@ class QemuBackend:
         async with self._monitor() as qmp:
             await qmp.dismiss_jobs()
             await load(qmp, len(self._spec.disks), tag, timeout_s)
+
+    async def copy_moment(self, tag: str, files: MachineFiles, timeout_s: float) -> None:
+        """Make the disks and the RAM snapshots of snapshot `tag` those of a machine that is down.
+
+        Our own go on being used meanwhile; the caller holds our lock, so that no snapshot is.
+        """
+        from .snapshot import copy_moment
+
+        await copy_moment(self._files, len(self._spec.disks), tag, files, timeout_s)
+
+    async def load_ram(self, tag: str, timeout_s: float) -> None:
+        """Load what snapshot `tag` holds of RAM and devices; the disks are as it left them."""
+        from .snapshot import load
+
+        async with self._monitor() as qmp:
+            await load(qmp, 0, tag, timeout_s)
 
     async def delete_snapshot(self, tag: str, timeout_s: float) -> None:
         from .snapshot import delete, delete_at_rest
