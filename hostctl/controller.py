@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .backends.interface import DiskSpec, MachineSpec, check_name
+from .backends.interface import MEMORY_MIB, DiskSpec, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
 from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
@@ -124,6 +124,30 @@ class Controller:
             name, _resolved(spec), warm, timeout_s=timeout_s, progress=progress
         )
 
+    async def template_of(
+        self,
+        image: str,
+        *,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Return the template of an image: "tiny", "tiny-512"; made on first use, the image too.
+
+        It is made anew when it does not fit the present QEMU, or the image has changed. Others who
+        ask at once wait for it. One of that name that you made yourself is returned as it is.
+
+        Raises:
+            ConfigError: there is no such image.
+            TemplateUnfit: it is your own, and does not fit.
+            TemplateInUse: it does not fit, and machines that came of it are still there.
+        """
+        from .image_template import ready
+
+        spec = MachineSpec("any", image=image, memory_mib=memory_mib, cpus=cpus)
+        return await ready(self.home, spec, _resolved, timeout_s=timeout_s, progress=progress)
+
     async def delete_template(self, name: str) -> None:
         """Remove a template.
 
@@ -184,6 +208,16 @@ class Controller:
                 logger.info("removing machine %s: its owner has ended", name)
                 with contextlib.suppress(HostctlError):  # another one is quicker
                     await self.machine(name).delete(force=True)
+
+    def keep(self, name: str) -> None:
+        """Take a clone from its owner: `sweep_throwaways` leaves it from now on. Repeatable.
+
+        Raises:
+            MachineNotFound: there is none.
+        """
+        files = self.home.find(name)
+        kind, spec, options = _read(files)
+        _write(files, kind, spec, {key: options[key] for key in options if key != "owner"})
 
     async def adopt(
         self,

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,10 @@ _NEW, _GONE = ".new-", ".gone-"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template, whole. `fits` is what a QEMU must be to run it, `ram` and `digest` what it is."""
+    """A template, whole. `fits` is what a QEMU must be to run it, `ram` and `digest` what it is.
+
+    `made_of` tells an image from a later one; None if it is more than an image, booted.
+    """
 
     name: str
     folder: Path
@@ -43,6 +46,7 @@ class Template:
     fits: dict[str, Any]
     ram: dict[str, int]
     digest: str
+    made_of: dict[str, Any] | None = None
 
     def check(self) -> None:
         """Raise TemplateUnfit if its files are not what was saved, or QEMU is another one."""
@@ -81,7 +85,14 @@ class Templates:
             raise TemplateNotFound(name)
         spec = MachineSpec.from_json(data["spec"])
         return Template(
-            name, folder, spec, data["created_s"], data["fits"], data["ram"], data["digest"]
+            name,
+            folder,
+            spec,
+            data["created_s"],
+            data["fits"],
+            data["ram"],
+            data["digest"],
+            data.get("made_of"),
         )
 
     async def create(
@@ -92,6 +103,7 @@ class Templates:
         *,
         timeout_s: float = 120,
         progress: Progress | None = None,
+        made_of: Mapping[str, Any] | None = None,
     ) -> Template:
         """Boot a machine of `spec`, run the lines `warm` in it, and keep its moment.
 
@@ -113,7 +125,7 @@ class Templates:
                 new.rename(self._root / name)
             except OSError as err:
                 raise TemplateExists(name) from err
-            await self._finish(name, spec)
+            await self._finish(name, spec, made_of)
         finally:
             remove_tree(new)
         return self.find(name)
@@ -170,7 +182,9 @@ class Templates:
         remove_tree(home.runtime)
         return accel
 
-    async def _finish(self, name: str, spec: MachineSpec) -> None:
+    async def _finish(
+        self, name: str, spec: MachineSpec, made_of: Mapping[str, Any] | None
+    ) -> None:
         """Make the clones' overlays, which hold the final path of their bases; then it is there."""
         from .backends.qemu.snapshot import prepare_disks
 
@@ -186,6 +200,7 @@ class Templates:
             "fits": fitting(spec),
             "ram": _size(folder / RAM),
             "digest": _digest(folder),
+            "made_of": made_of,
         }
         await asyncio.to_thread(write_json, folder / RECORD, record)
 

@@ -1,16 +1,13 @@
 """`hostctl run`: a command in a machine of its own, which is gone afterwards."""
 
 import argparse
-import contextlib
 import os
 from pathlib import Path
 
-from hostctl.backends.interface import MachineSpec
+import hostctl_images
 from hostctl.controller import Controller
-from hostctl.errors import TemplateExists, TemplateNotFound, TemplateUnfit
 from hostctl.machine import Machine
 
-from . import create as creating
 from . import exec as executing
 from . import opening, render
 from .exits import UsageError
@@ -44,19 +41,10 @@ async def _run(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[byte
 
 async def _machine(controller: Controller, args: argparse.Namespace) -> Machine:
     """Clone the template, which is made on first use when an image has its name."""
+    if args.template in hostctl_images.recipes():
+        await controller.template_of(args.template, progress=render.talk)
     name = f"run-{os.urandom(3).hex()}"
     owner = None if args.keep else os.getpid()
-    try:
-        return await controller.clone(args.template, name, owner_pid=owner)
-    except TemplateUnfit:
-        await controller.delete_template(args.template)
-    except TemplateNotFound:
-        if args.template not in creating.images():
-            raise
-    creating.ensure_image(args.template)
-    render.talk(f"making a template of the image {args.template}, once")
-    with contextlib.suppress(TemplateExists):  # another one was quicker
-        await controller.create_template(args.template, MachineSpec("t", image=args.template))
     return await controller.clone(args.template, name, owner_pid=owner)
 
 
