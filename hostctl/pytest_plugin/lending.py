@@ -18,11 +18,12 @@ import pytest
 
 from ..cli.units import parse_duration
 from ..errors import ConfigError, HostctlError, MachineNotFound
+from ..state import Home
 from ..sync import Controller, Machine
 from .wish import Wish
 from .words import Words, complaint, shortened
 
-__all__ = ["Lender", "Setup", "lending"]
+__all__ = ["Lender", "Setup", "lending", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,14 @@ def lending(config: pytest.Config, words: Words) -> Iterator[Lender]:
             lender = Lender(config, controller, words)
         stack.callback(lender.close)
         yield lender
+
+
+def sweep() -> None:
+    """Remove machines whose process was killed, if this user ever had any."""
+    home = Home.default()
+    if home.machines.exists():
+        with contextlib.suppress(HostctlError), Controller(home) as controller:
+            controller.sweep_throwaways()
 
 
 class Lender:

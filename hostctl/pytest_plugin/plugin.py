@@ -63,6 +63,15 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(error: object | None) -> None:
+    """Remove the machines of a worker of pytest-xdist that was killed."""
+    if error:
+        from .lending import sweep
+
+        sweep()
+
+
 @pytest.fixture
 def vm(request: pytest.FixtureRequest, _vm_lender: Lender, vm_setup: Setup) -> Machine:
     """A virtual machine of the test's own, running: a hostctl.sync.Machine."""

@@ -1,1 +1,1 @@
-"""The pytest plugin, as its users have it: pytest in a process of its own, loaded by entry point."""
+"""The pytest plugin, as its users have it: in a process of its own, loaded by entry point."""

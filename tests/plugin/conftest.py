@@ -1,7 +1,6 @@
 """One home for all runs, so that each template is made once; its first is made by two workers."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +28,20 @@ def home() -> Iterator[Home]:
                 machine.delete(force=True)
 
 
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Return where images are; each test of somebody else's has a HOME of its own."""
+    return cache_folder()
+
+
 @pytest.fixture
-def user(pytester: pytest.Pytester, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
+def user(
+    cache: Path, pytester: pytest.Pytester, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[User]:
     """Return somebody with a folder of tests; no machine is left when the test has ended."""
     monkeypatch.setenv("HOSTCTL_STATE_DIR", str(home.state))
     monkeypatch.setenv("HOSTCTL_RUNTIME_DIR", str(home.runtime))
-    monkeypatch.setenv("HOSTCTL_CACHE_DIR", os.fspath(cache_folder()))
+    monkeypatch.setenv("HOSTCTL_CACHE_DIR", str(cache))
     user = User(pytester, home)
     yield user
     assert user.machines() == ()
