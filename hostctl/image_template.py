@@ -81,7 +81,11 @@ async def _cleared(templates: Templates, name: str) -> Template | None:
         pass
     except TemplateInUse as err:
         old = templates.find(name)
-        old.check()
+        try:
+            old.check()
+        except TemplateUnfit as unfit:
+            logger.warning("%s", unfit)
+            raise err from unfit
         logger.warning("%s, and is of an older image: used as it is", err)
         return old
     return None
