@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .backends.interface import DiskSpec, MachineSpec, check_name
+from .backends.interface import MEMORY_MIB, DiskSpec, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
 from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
@@ -176,6 +176,31 @@ class Controller:
         first = Recipe(MachineSpec("any", image=name)) if name in _images() else None
         return await Templates(self.home).ensure(
             name, first, timeout_s=timeout_s, progress=progress
+        )
+
+    async def template_of(
+        self,
+        image: str,
+        *,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Return the template of an image and a shape: "tiny", "tiny-512", "tiny-512-2cpus".
+
+        It is made on first use, the image too; and anew, in the way it was made, when it does not
+        fit the present QEMU or when the image has changed. Others who ask at once wait for it.
+
+        Raises:
+            ConfigError: there is no such image.
+            TemplateUnfit: it does not fit, and cannot be made anew: machines use it.
+        """
+        from .template import Recipe, Templates, name_of
+
+        spec = MachineSpec("any", image=image, memory_mib=memory_mib, cpus=cpus)
+        return await Templates(self.home).ensure(
+            name_of(spec), Recipe(spec), timeout_s=timeout_s, progress=progress
         )
 
     async def delete_template(self, name: str) -> None:
@@ -396,6 +421,16 @@ class Controller:
                 logger.info("removing machine %s: its owner has ended", name)
                 with contextlib.suppress(HostctlError):  # another one is quicker
                     await self.machine(name).delete(force=True)
+
+    def keep(self, name: str) -> None:
+        """Take a clone from its owner: `sweep_throwaways` leaves it from now on. Repeatable.
+
+        Raises:
+            MachineNotFound: there is none.
+        """
+        files = self.home.find(name)
+        kind, spec, options = _read(files)
+        _write(files, kind, spec, {key: options[key] for key in options if key != "owner"})
 
     async def adopt(
         self,

@@ -104,6 +104,8 @@ class Demand:
         return "all" in self.parts
 
 
+pytest_plugins = ["pytester"]  # for tests of our own plugin; may stand nowhere else
+
 _DEMAND = Demand.of(os.environ)
 
 

@@ -92,9 +92,13 @@ def disk_path(files: MachineFiles, index: int) -> Path:
 def _machine(spec: MachineSpec, ram: Ram | None) -> list[str]:
     if ram is None:
         return ["-machine", MACHINE]
-    words = f"memory-backend-file,id=ram0,size={spec.memory_mib}M,mem-path={_escape(ram.path)}"
-    share = "on" if ram.is_shared else "off"
-    return ["-object", f"{words},share={share}", "-machine", f"{MACHINE},memory-backend=ram0"]
+    words = f"id=ram0,size={spec.memory_mib}M"
+    if ram.path is None:
+        words = f"memory-backend-ram,{words}"
+    else:
+        share = "on" if ram.is_shared else "off"
+        words = f"memory-backend-file,{words},mem-path={_escape(ram.path)},share={share}"
+    return ["-object", words, "-machine", f"{MACHINE},memory-backend=ram0"]
 
 
 def _monitors(files: MachineFiles) -> list[str]:

@@ -14,10 +14,13 @@ RAM, STATE, PREPARED = "ram", "state", "prepared"  # files of a template's folde
 
 @dataclass(frozen=True, slots=True)
 class Ram:
-    """A file that is a machine's RAM; `is_shared`: what the machine writes is kept in it."""
+    """A machine's RAM by a name of ours, in a file or, without a path, in QEMU's own memory.
 
-    path: Path
-    is_shared: bool
+    `is_shared`: what the machine writes is kept in the file.
+    """
+
+    path: Path | None = None
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,14 @@ class Moment:
         return None if self.template is None else self.template / STATE
 
     def ram(self, *, is_birth: bool) -> Ram | None:
-        """Return the file that is the RAM of a start, or None for QEMU's own."""
+        """Return what is the RAM of a start, or None for QEMU's default.
+
+        A clone's later starts have the RAM's name of its first, or its snapshots would not load.
+        """
         if self.kept_ram is not None:
             return Ram(self.kept_ram, is_shared=True)
-        if self.template is not None and is_birth:
-            return Ram(self.template / RAM, is_shared=False)
+        if self.template is not None:
+            return Ram(self.template / RAM if is_birth else None)
         return None
 
 
