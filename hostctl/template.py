@@ -224,7 +224,7 @@ class Templates:
             if recipe.spec.image is not None:
                 await asyncio.to_thread(_build, recipe.spec.image, progress)
             if progress is not None:
-                progress(f"making template {name} of image {recipe.spec.image}, once")
+                progress(f"making the template {name} of the image {recipe.spec.image}, once")
             return await self._create(name, recipe, timeout_s, progress)
 
     async def _wanting(self, name: str, first: Recipe | None) -> Template | Recipe:

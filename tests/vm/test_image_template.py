@@ -44,7 +44,7 @@ async def test_who_asks_at_once_gets_the_same(controller: Controller) -> None:
     )
     assert found[0] == found[1]
     assert found[0].name == f"tiny-{MEMORY_MIB}"
-    assert len([line for line in talk if line.startswith("making template")]) == 1
+    assert len([line for line in talk if line.startswith("making the template")]) == 1
     clone = await controller.clone(found[0].name, "clone")
     assert (await clone.shell("grep MemTotal /proc/meminfo")).exit.ok
 
