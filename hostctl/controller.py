@@ -46,7 +46,7 @@ class Controller:
 
     def __init__(self, home: Home | None = None) -> None:
         self.home = (home or Home.default()).open()
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[str, tuple[object, Machine]] = {}  # what it is, and it
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,7 +62,7 @@ class Controller:
     async def close(self) -> None:
         """Close every machine that this controller handed out. Safe to call twice."""
         while self._machines:
-            _, machine = self._machines.popitem()
+            _, (_, machine) = self._machines.popitem()
             await machine.close()
 
     async def create(
@@ -512,11 +512,12 @@ class Controller:
         """
         files = self.home.find(name)
         kind, spec, options = _read(files)
-        known = self._machines.get(name)
-        if known is not None and known.spec == spec:
-            return known
+        what = kind, spec, {key: options[key] for key in options if key != "owner"}
+        known, machine = self._machines.get(name, (None, None))
+        if machine is not None and known == what:
+            return machine
         machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
-        self._machines[name] = machine
+        self._machines[name] = what, machine
         return machine
 
     def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
