@@ -344,18 +344,19 @@ def run(parser: argparse.ArgumentParser) -> None:
         "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
     )
     parser.add_argument(
+        "-v",
         "--put",
-        metavar="FILE:PATH",
+        metavar="SOURCE:PATH",
         action="append",
         default=[],
-        help="copy this file in first; repeatable",
+        help="copy this file or folder in first; folders above it are made; repeatable",
     )
     parser.add_argument(
         "--get",
-        metavar="PATH:FILE",
+        metavar="PATH:TARGET",
         action="append",
         default=[],
-        help="copy this file out afterwards, whatever the command's status; repeatable",
+        help="copy this file or folder out afterwards, whatever the command's status; repeatable",
     )
     parser.add_argument("--keep", action="store_true", help="leave the machine there, and name it")
     _add_clone_options(parser)
@@ -364,9 +365,11 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """\
 examples:
   hostctl run tiny -- uname -a
-  hostctl run --put job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+  hostctl run -v job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+  hostctl run -v src:/src -w /src --get /src/build:build tiny -- make
 
-The machine has no network, and is removed whatever happens. Exit status as of hostctl exec."""
+What is copied in is a copy: nothing is shared with the guest, so -v is no mount. The machine has no
+network, and is removed whatever happens. Exit status as of hostctl exec."""
 
 
 def template_create(parser: argparse.ArgumentParser) -> None:
