@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -212,6 +212,7 @@ class Controller:
         """
         from .template import Templates
 
+        await self.sweep_throwaways()  # or what a killed one left would hold it
         await Templates(self.home).delete(name)
 
     def templates(self) -> tuple[Template, ...]:
@@ -314,7 +315,8 @@ class Controller:
         if pools.has(template):
             await Templates(self.home).ensure(template, None)
             machine = await pools.take(template, owner_pid)
-            pools.spawn_fill(template)
+            with _told("a pool is not filled up"):  # the machine is theirs all the same
+                pools.spawn_fill(template)
             if machine is not None:
                 async with _gone_on_failure(machine):
                     await _run_scripts(machine, [on_clone], timeout_s)
@@ -594,6 +596,15 @@ async def _gone_on_failure(machine: Machine) -> AsyncIterator[None]:
     except BaseException:
         await machine.delete(force=True)
         raise
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Let what is only useful fail."""
+    try:
+        yield
+    except (HostctlError, OSError) as err:
+        logger.warning("%s: %s", what, err)
 
 
 async def _run_scripts(machine: Machine, scripts: Sequence[str | None], timeout_s: float) -> None:

@@ -333,7 +333,7 @@ class Templates:
                 runs, lie in the template; or it has a pool.
         """
         found = self.find(name)
-        if (self._home.pools / name).exists():
+        if (self._home.pools / name / "pool.json").exists():
             raise TemplateInUse(name, ["its pool"], hint=f"hostctl pool delete {name}")
         await self._remove(found)
 

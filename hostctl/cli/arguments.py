@@ -23,6 +23,11 @@ _MACHINE: Final = {
     "zsh": "_hostctl_machines_zsh",
     "fish": "(_hostctl_machines)",
 }
+_TEMPLATE: Final = {
+    "bash": "_hostctl_templates",
+    "zsh": "_hostctl_templates_zsh",
+    "fish": "(_hostctl_templates)",
+}
 
 
 def create(parser: argparse.ArgumentParser) -> None:
@@ -340,9 +345,7 @@ Ctrl-C, SIGTERM and SIGHUP go to the command; a second Ctrl-C kills it."""
 def run(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl run`. The guest's words are cut off before argparse sees them."""
     parser.usage = "hostctl run [options] TEMPLATE [options] [--] COMMAND [ARGUMENT ...]"
-    parser.add_argument(
-        "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
-    )
+    _add_template(parser, "template", "a template, or an image, of which one is made once")
     parser.add_argument(
         "-v",
         "--put",
@@ -403,14 +406,12 @@ def template_list(parser: argparse.ArgumentParser) -> None:
 
 def template_delete(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template delete`."""
-    parser.add_argument("name", metavar="TEMPLATE", help="one that no machine came of")
+    _add_template(parser, "name", "one that no machine came of")
 
 
 def pool_create(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl pool create`."""
-    parser.add_argument(
-        "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
-    )
+    _add_template(parser, "template", "a template, or an image, of which one is made once")
     parser.add_argument(
         "--size", metavar="N", type=_count, required=True, help="how many clones shall wait"
     )
@@ -423,7 +424,7 @@ process makes the next. Of a pool that is there, this changes the size."""
 
 def pool_name(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl pool delete`, and `fill`, which takes the same."""
-    parser.add_argument("template", metavar="TEMPLATE", help="one that has a pool")
+    _add_template(parser, "template", "one that has a pool")
     _add_json(parser)
 
 
@@ -434,11 +435,12 @@ def pool_list(parser: argparse.ArgumentParser) -> None:
 
 def clone(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl clone`."""
-    parser.add_argument(
+    source = parser.add_argument(
         "source",
         metavar="SOURCE",
         help="a template; or a machine whose hypervisor can make a stopped one of its snapshots",
     )
+    _complete(source, _TEMPLATE)
     parser.add_argument("names", metavar="NAME", nargs="+", help="what to call the clones")
     parser.add_argument(
         "--snapshot", metavar="TAG", help="of a machine: where they begin (default: the newest)"
@@ -834,6 +836,10 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         default=default,
         help=text,
     )
+
+
+def _add_template(parser: argparse.ArgumentParser, dest: str, text: str) -> None:
+    _complete(parser.add_argument(dest, metavar="TEMPLATE", help=text), _TEMPLATE)
 
 
 def _add_clone_options(parser: argparse.ArgumentParser) -> None:

@@ -89,5 +89,5 @@ async def _boot(home: Home) -> None:
 
 async def _remove(home: Home) -> None:
     async with Controller(home) as controller:
-        for machine in controller.machines():
-            await machine.delete(force=True)
+        for name in (*home.names(), *home.waiting()):
+            await controller.machine(name).delete(force=True)

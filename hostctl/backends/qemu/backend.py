@@ -397,11 +397,8 @@ class QemuBackend:
         )
 
     async def _quit(self, process: ProcessId) -> bool:
-        from .monitor import monitor
-
         try:
-            async with monitor(self._files.socket("qmp"), timeout_s=QUIT_S) as qmp:
-                await qmp.execute("quit", timeout_s=QUIT_S)
+            await tell(self._files.socket("qmp"), "quit", QUIT_S)
         except MonitorError as err:
             logger.debug("quit: %s", err)
             if err.command == "connect":

@@ -7,6 +7,7 @@ out in 20. What has no answer to speak of is said here: a greeting, a command, i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -23,34 +24,34 @@ async def tell(path: Path, command: str, timeout_s: float = TELL_S) -> None:
     """Have QEMU obey `command` at the monitor `path`.
 
     Raises:
-        MonitorError: refused, no answer in time, or QEMU is not there.
+        MonitorError: refused, no answer in time, or QEMU is not there; before its greeting
+            `command` is "connect".
     """
+    doing = "connect"
     try:
         async with asyncio.timeout(timeout_s):
-            await _tell(path, command)
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                json.loads(await reader.readline())  # the end of a stream is no JSON: ValueError
+                for doing in ("qmp_capabilities", command):
+                    writer.write(json.dumps({"execute": doing, "id": _OURS}).encode() + b"\n")
+                    await _answer(reader, doing)
+            finally:
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
     except TimeoutError:
         hint = "another program holds the monitor, or qemu hangs"
-        raise MonitorError(command, f"no answer within {timeout_s:g} s", hint=hint) from None
+        raise MonitorError(doing, f"no answer within {timeout_s:g} s", hint=hint) from None
     except (OSError, ValueError) as err:
-        raise MonitorError(command, f"qemu ended before it answered: {err}") from err
+        raise MonitorError(doing, f"qemu ended before it answered: {err}") from err
 
 
-async def _tell(path: Path, command: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(path)
-    try:
-        await reader.readline()  # its greeting
-        for word in ("qmp_capabilities", command):
-            writer.write(json.dumps({"execute": word, "id": _OURS}).encode() + b"\n")
-            answer = await _answer(reader)
-            if "error" in answer:
-                raise MonitorError(command, str(answer["error"].get("desc")))
-    finally:
-        writer.close()
-
-
-async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """Return the next line that is no event; an end of the stream is no JSON: ValueError."""
+async def _answer(reader: asyncio.StreamReader, command: str) -> None:
+    """Wait for the next line that is no event. Raises MonitorError if it is a refusal."""
     while True:
         answer: dict[str, Any] = json.loads(await reader.readline())
+        if "error" in answer:
+            raise MonitorError(command, str(answer["error"].get("desc")))
         if answer.get("id") == _OURS:
-            return answer
+            return
