@@ -79,7 +79,7 @@ class Lender:
         self._timeout_s = _timeout_s(config)
         self._keeps_failed = bool(config.getoption("vm_keep_failed"))
         self._is_full = bool(config.getoption("fulltrace"))
-        self._templates: dict[Wish, str | HostctlError] = {}
+        self._failures: dict[Wish, HostctlError] = {}
         self._loans: list[Loan] = []
         self._again: tuple[Key, Loan] | None = None
 
@@ -132,10 +132,11 @@ class Lender:
         """Add to the report of a test that failed; keep its machines if that is wanted."""
         self._words.of_error(report, error)
         for loan in [loan for loan in self._loans if loan.is_of(item)]:
-            self._words.of_machine(report, loan.machine)
-            if self._keeps_failed:
-                self._keep(loan)
-                self._words.of_kept(report, loan.machine)
+            with contextlib.suppress(MachineNotFound):  # the test has deleted it
+                self._words.of_machine(report, loan.machine)
+                if self._keeps_failed:
+                    self._keep(loan)
+                    self._words.of_kept(report, loan.machine)
 
     def _new(self, request: pytest.FixtureRequest, asked: Mapping[str, Any]) -> Loan:
         with _refusals():
@@ -149,18 +150,19 @@ class Lender:
         return loan
 
     def _template(self, wish: Wish) -> str:
-        """Return the template to clone. A failure is remembered: the next would take as long."""
+        """Return the template to clone, made if it is not there.
+
+        A failure is remembered: the next test's would take as long.
+        """
         if wish.template is not None:
             return wish.template
-        if wish not in self._templates:
-            try:
-                self._templates[wish] = self._ready(wish)
-            except HostctlError as err:
-                self._templates[wish] = err
-        found = self._templates[wish]
-        if isinstance(found, HostctlError):
-            raise found
-        return found
+        if wish in self._failures:
+            raise self._failures[wish]
+        try:
+            return self._ready(wish)
+        except HostctlError as err:
+            self._failures[wish] = err
+            raise
 
     def _ready(self, wish: Wish) -> str:
         found = self._controller.template_of(
@@ -180,8 +182,8 @@ class Lender:
         return found.name
 
     def _keep(self, loan: Loan) -> None:
-        loan.is_kept = True
         self._controller.keep(loan.machine.name)
+        loan.is_kept = True
         if self._again is not None and self._again[1] is loan:
             self._again = None
 
