@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -236,5 +237,5 @@ def _timeout_s(config: pytest.Config) -> float:
 
 def _stem(name: str) -> str:
     """Make the beginning of a machine's name of a test's, or of a module's."""
-    last = name.rpartition("/")[2].removesuffix(".py")
-    return re.sub(r"[^A-Za-z0-9]+", "-", last)[:STEM].strip("-") or "session"
+    base = Path(name).stem if name.endswith(".py") else name
+    return re.sub(r"[^A-Za-z0-9]+", "-", base)[:STEM].strip("-") or "session"
