@@ -102,7 +102,15 @@ def vm_rollback(request: pytest.FixtureRequest, _vm_lender: Lender, vm_setup: Se
 def vm_factory(request: pytest.FixtureRequest, _vm_lender: Lender, vm_setup: Setup) -> VmFactory:
     """Call it for a virtual machine, as often as needed; all are removed after the test."""
 
-    def make(**asked: object) -> Machine:
+    def make(
+        *,
+        image: str | None = None,
+        memory: int | str | None = None,
+        cpus: int | None = None,
+        template: str | None = None,
+    ) -> Machine:
+        __tracebackhide__ = True
+        asked = {"image": image, "memory": memory, "cpus": cpus, "template": template}
         return _vm_lender.lend(request, vm_setup, asked)
 
     return make
