@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -79,7 +80,7 @@ class Lender:
         self._timeout_s = _timeout_s(config)
         self._keeps_failed = bool(config.getoption("vm_keep_failed"))
         self._is_full = bool(config.getoption("fulltrace"))
-        self._templates: dict[Wish, str | HostctlError] = {}
+        self._failures: dict[Wish, HostctlError] = {}
         self._loans: list[Loan] = []
         self._again: tuple[Key, Loan] | None = None
 
@@ -132,10 +133,11 @@ class Lender:
         """Add to the report of a test that failed; keep its machines if that is wanted."""
         self._words.of_error(report, error)
         for loan in [loan for loan in self._loans if loan.is_of(item)]:
-            self._words.of_machine(report, loan.machine)
-            if self._keeps_failed:
-                self._keep(loan)
-                self._words.of_kept(report, loan.machine)
+            with contextlib.suppress(MachineNotFound):  # the test has deleted it
+                self._words.of_machine(report, loan.machine)
+                if self._keeps_failed:
+                    self._keep(loan)
+                    self._words.of_kept(report, loan.machine)
 
     def _new(self, request: pytest.FixtureRequest, asked: Mapping[str, Any]) -> Loan:
         with _refusals():
@@ -149,18 +151,19 @@ class Lender:
         return loan
 
     def _template(self, wish: Wish) -> str:
-        """Return the template to clone. A failure is remembered: the next would take as long."""
+        """Return the template to clone, made if it is not there.
+
+        A failure is remembered: the next test's would take as long.
+        """
         if wish.template is not None:
             return wish.template
-        if wish not in self._templates:
-            try:
-                self._templates[wish] = self._ready(wish)
-            except HostctlError as err:
-                self._templates[wish] = err
-        found = self._templates[wish]
-        if isinstance(found, HostctlError):
-            raise found
-        return found
+        if wish in self._failures:
+            raise self._failures[wish]
+        try:
+            return self._ready(wish)
+        except HostctlError as err:
+            self._failures[wish] = err
+            raise
 
     def _ready(self, wish: Wish) -> str:
         found = self._controller.template_of(
@@ -180,8 +183,8 @@ class Lender:
         return found.name
 
     def _keep(self, loan: Loan) -> None:
-        loan.is_kept = True
         self._controller.keep(loan.machine.name)
+        loan.is_kept = True
         if self._again is not None and self._again[1] is loan:
             self._again = None
 
@@ -234,5 +237,5 @@ def _timeout_s(config: pytest.Config) -> float:
 
 def _stem(name: str) -> str:
     """Make the beginning of a machine's name of a test's, or of a module's."""
-    last = name.rpartition("/")[2].removesuffix(".py")
-    return re.sub(r"[^A-Za-z0-9]+", "-", last)[:STEM].strip("-") or "session"
+    base = Path(name).stem if name.endswith(".py") else name
+    return re.sub(r"[^A-Za-z0-9]+", "-", base)[:STEM].strip("-") or "session"

@@ -14,6 +14,8 @@ import pytest
 from .wish import OPTIONS
 
 if TYPE_CHECKING:
+    import pluggy
+
     from ..sync import Machine
     from .lending import Lender, Setup
     from .wish import VmFactory
@@ -49,18 +51,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("vm")
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+# Not `wrapper=True`: a pluggy that is older than it would end every pytest on the host.
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
     """Add to a failed test's report what its machines said."""
     lender = item.config.stash.get(LENDER, None)
     if lender is not None and call.excinfo is not None:
         lender.shorten(call.excinfo.value)
-    report = yield
+    report = (yield).get_result()
     if lender is not None and report.failed and call.when != "teardown":
         lender.tell(item, report, call.excinfo and call.excinfo.value)
-    return report
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -100,7 +102,15 @@ def vm_rollback(request: pytest.FixtureRequest, _vm_lender: Lender, vm_setup: Se
 def vm_factory(request: pytest.FixtureRequest, _vm_lender: Lender, vm_setup: Setup) -> VmFactory:
     """Call it for a virtual machine, as often as needed; all are removed after the test."""
 
-    def make(**asked: object) -> Machine:
+    def make(
+        *,
+        image: str | None = None,
+        memory: int | str | None = None,
+        cpus: int | None = None,
+        template: str | None = None,
+    ) -> Machine:
+        __tracebackhide__ = True
+        asked = {"image": image, "memory": memory, "cpus": cpus, "template": template}
         return _vm_lender.lend(request, vm_setup, asked)
 
     return make

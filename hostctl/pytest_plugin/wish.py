@@ -55,11 +55,12 @@ class Wish(NamedTuple):
             ConfigError: somebody asked for what cannot be.
         """
         found = _merged(_levels(request, asked))
+        template = found.get("template")
         return cls(
             image=str(found.get("image", "tiny")),
             memory_mib=_memory_mib(found.get("memory")),
             cpus=_cpus(found.get("cpus", 1)),
-            template=found.get("template"),
+            template=None if template is None else str(template),
         )
 
 

@@ -46,15 +46,23 @@ class Words:
                 _add(report, f"{name} of {result.command}", last_lines(said, LINES))
 
     def of_machine(self, report: pytest.TestReport, machine: sync.Machine) -> None:
-        """Tell how the machine is, what it said last, and what is on its screen."""
-        with contextlib.suppress(MachineNotFound):  # the test has deleted it
+        """Tell how the machine is, what it said last, and what is on its screen.
+
+        Raises:
+            MachineNotFound: it is gone. Any other trouble is told in the report.
+        """
+        try:
             texts, screen = machine._loop.call(_look(machine._async))
             if screen is not None:
                 path = self._folder() / f"{machine.name}.png"
                 path.write_bytes(screen)
                 texts["screenshot"] = str(path)
-            for title, text in texts.items():
-                _add(report, f"vm {machine.name}: {title}", text)
+        except MachineNotFound:
+            raise
+        except (HostctlError, OSError) as err:
+            texts = {"cannot be looked at": str(err)}
+        for title, text in texts.items():
+            _add(report, f"vm {machine.name}: {title}", text)
 
     def of_kept(self, report: pytest.TestReport, machine: sync.Machine) -> None:
         """Say what to do with a machine that stays."""
@@ -96,6 +104,8 @@ def shortened(error: HostctlError) -> None:
 async def _look(machine: Machine) -> tuple[dict[str, str], bytes | None]:
     """Return texts by their titles, and a picture if there is a display."""
     state = await machine.state()
+    if not machine.directory.exists():
+        raise MachineNotFound(machine.name)
     texts = {} if state is MachineState.RUNNING else {"state": state.value}
     texts["end of its console"] = tail(await machine.fetch_console_log(), LINES)
     screen = None

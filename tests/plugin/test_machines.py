@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.interface import MachineSpec
+from hostctl.errors import TemplateNotFound
 from hostctl.sync import Controller
 
 from .user import TIMEOUT_S, User
@@ -27,7 +28,8 @@ NOTES = """
 
 
 def test_workers_share_a_template_and_sweep_after_one_that_was_killed(user: User) -> None:
-    """The first test of all: here the template is made, by one of two who want it at once."""
+    with Controller(user.home) as controller, contextlib.suppress(TemplateNotFound):
+        controller.delete_template("tiny-128")
     user.pytester.makeconftest(NOTES)
     user.pytester.makepyfile(
         test_it="""
@@ -41,11 +43,11 @@ def test_workers_share_a_template_and_sweep_after_one_that_was_killed(user: User
             os.kill(os.getpid(), 9)
     """
     )
-    result = user.run("-n2", "-v")
+    result = user.run("-n2", "-v", "--vm-memory=128")
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines(["*gw0*PASSED*", "*gw1*PASSED*"])
     notes = (user.pytester.path / "notes").read_text()
-    assert len(re.findall("making the template tiny ", notes)) == 1
+    assert len(re.findall("making the template tiny-128 ", notes)) == 1
     assert user.machines() == ()
 
 

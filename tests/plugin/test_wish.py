@@ -1,10 +1,12 @@
-"""Who decides what a test's machine is."""
+"""Who decides what a test's machine is, and what it is called."""
 
 from typing import Any
 
 import pytest
 
+from hostctl.backends.interface import check_name
 from hostctl.errors import ConfigError
+from hostctl.pytest_plugin.lending import _stem
 from hostctl.pytest_plugin.wish import _merged
 
 
@@ -27,3 +29,19 @@ def test_a_template_puts_a_farther_shape_away() -> None:
 def test_one_who_wants_both_is_told() -> None:
     with pytest.raises(ConfigError, match="level 1 names a template and cpus"):
         merged({}, {"cpus": 2, "template": "t"})
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("test_vm", "test-vm"),
+        ("test_vm[a/b-ä.py]", "test-vm-a-b-py"),
+        ("sub/test_mod.py", "test-mod"),
+        ("", "session"),
+        ("test_" + "long_" * 20, "test-long-long-long-long"),
+        ("Überprüfung", "berpr-fung"),
+    ],
+)
+def test_a_machine_is_called_after_its_test(name: str, stem: str) -> None:
+    assert _stem(name) == stem
+    assert check_name(f"{stem}-0a1b2c")
