@@ -22,7 +22,7 @@ from . import __version__, procs
 from .backends.accel import BINARY
 from .backends.interface import DiskSpec, MachineSpec, Progress, check_name
 from .backends.process import ProcessId
-from .backends.qemu.argv import MACHINE
+from .backends.qemu.argv import MACHINE, RAM_ID
 from .backends.qemu.backend import NAMES, QemuBackend
 from .backends.qemu.moment import PREPARED, RAM, STATE
 from .errors import (
@@ -58,6 +58,8 @@ VERSION: Final = 1
 RECORD: Final = "template.json"
 QUEUE_S: Final = 600.0  # whoever is before us may have to build the image, and to boot it
 FULL_BYTES: Final = 1 << 20  # with less left, what failed, failed for that
+# The moment of a machine that ran cannot be had again: it outlives its image.
+_FREE: Final = frozenset({"image"})
 _NEW, _GONE = ".new-", ".gone-"
 
 
@@ -98,7 +100,11 @@ class Template:
     def check(self) -> None:
         """Raise TemplateUnfit if its files are not what was saved, or QEMU is another one."""
         present = fitting(self.spec)
+        for key in present.keys() - self.fits.keys() - _FREE:
+            raise TemplateUnfit(self.name, f"another hostctl made it, that knew of no {key}")
         for key, value in self.fits.items():
+            if key == "image" and present.get(key) != value:
+                raise TemplateUnfit(self.name, f"image {self.spec.image} was built anew")
             if present.get(key) != value:
                 raise TemplateUnfit(self.name, f"{key} was {value}, and is {present.get(key)}")
         try:
@@ -392,12 +398,13 @@ class Templates:
         prepared.mkdir(mode=0o700)
         bases = [folder / "disks" / f"disk{n}.qcow2" for n in range(len(spec.disks))]
         await prepare_disks(bases, prepared)
+        free = frozenset() if record["recipe"] else _FREE
         record = {
             **record,
             "version": VERSION,
             "spec": spec.to_json(),
             "created_s": time.time(),
-            "fits": fitting(spec),
+            "fits": {key: value for key, value in fitting(spec).items() if key not in free},
             "ram": _size(folder / RAM),
             "digest": _digest(folder),
             "made_of": made_of(spec),
@@ -460,11 +467,11 @@ def fitting(spec: MachineSpec) -> dict[str, Any]:
 
     QEMU is known by its file: to ask it for its version takes longer than a clone's first step.
     """
-    binary = Path(procs.find_tool(BINARY)).resolve()
-    found = binary.stat()
     return {
-        "qemu": [str(binary), found.st_size, found.st_mtime_ns],
+        "qemu": _stamp(Path(procs.find_tool(BINARY)).resolve()),
+        "image": None if spec.image is None else [_stamp(spec.kernel), _stamp(spec.initrd)],
         "machine": MACHINE,
+        "ram": RAM_ID,
         "accel": spec.accel,
         "memory_mib": spec.memory_mib,
         "cpus": spec.cpus,
@@ -557,6 +564,14 @@ def _options(data: Any) -> dict[str, Any]:
 
 def _is_alive(pid: str) -> bool:
     return pid.isdecimal() and Path("/proc", pid).exists()
+
+
+def _stamp(path: Path | None) -> list[Any] | None:
+    """Return what changes when a file is replaced."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return [str(path), found.st_size, found.st_mtime_ns]
 
 
 def _size(ram: Path) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """How clones begin: their scripts, the memory they may need, and templates made anew."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -80,16 +81,20 @@ async def test_too_little_memory_is_told_before_anything_starts(
     with pytest.raises(MemoryShort, match=r"50 clones .* may need 16000 MiB .* 1000 MiB") as caught:
         await controller.clone_all("base", [f"many-{n}" for n in range(50)])
     assert caught.value.needed_bytes == 16000 << 20
-    assert caught.value.available_bytes == (1000 << 20) - promised
+    left = caught.value.available_bytes - ((1000 << 20) - promised)
+    assert 0 <= left < 64 << 20  # it takes some meanwhile
     assert [machine.name for machine in controller.machines()] == ["living"]
     await controller.clone_all("base", ["a", "b", "c"], overcommit=True)
 
 
-async def test_an_unfit_template_of_an_image_is_made_anew(
-    controller: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unfit_template_of_an_image_is_made_anew(controller: Controller) -> None:
     state = controller.home.templates / "base" / "state"
-    old, user = controller.templates()[0], await controller.clone("base", "user")
+    (old,) = controller.templates()
+    with pytest.raises(TemplateUnfit, match="built anew"):
+        replace(old, fits={**old.fits, "image": [1, 2]}).check()
+    with pytest.raises(TemplateUnfit, match="knew of no machine"):
+        replace(old, fits={k: v for k, v in old.fits.items() if k != "machine"}).check()
+    user = await controller.clone("base", "user")
     saved = state.read_bytes()
     state.write_bytes(saved[:-1])
     with pytest.raises(TemplateUnfit, match="not those that were saved") as caught:

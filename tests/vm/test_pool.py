@@ -1,6 +1,7 @@
 """Clones that wait: hidden until they are taken, taken once, and made again, whatever is killed."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,14 @@ async def test_what_waits_is_hidden_until_it_is_taken_and_is_made_again(
     draws = [(await each.exec("head", "-c16", "/dev/urandom")).stdout for each in taken]
     assert len(set(draws)) == 2
     await filled(controller, 2)
+    (listed,) = json.loads(await hostctl(home, "pool", "list", "--json"))
+    assert listed == {
+        "template": "base",
+        "size": 2,
+        "ready": 2,
+        "overcommit": False,
+        "note": "",
+    }
     assert await hostctl(home, "run", "base", "--", "cat", "/tmp/warm") == "warm\n"
     assert len(controller.machines()) == 2
 

@@ -86,6 +86,9 @@ async def test_a_clone_lives_as_any_machine(controller: Controller) -> None:
     await clone.restore_snapshot("moment")
     assert await clone.read("/tmp/kept") == b"kept"
     await clone.stop(force=True)
+    await clone.restore_snapshot("moment")  # into a RAM that is no file any more
+    assert await clone.read("/tmp/kept") == b"kept"
+    await clone.stop(force=True)
     await clone.start()  # boots: the template's moment is for the beginning
     assert (await clone.shell("test -e /tmp/warm")).exit.code == 1
     assert (await clone.shell("head -c 8 /dev/vda")).stdout == b"template"

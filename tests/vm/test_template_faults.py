@@ -23,7 +23,7 @@ from hostctl.state import Home
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800 if "HOSTCTL_NIGHTLY" in os.environ else 300)]
 
 EVERY_STEP = "HOSTCTL_NIGHTLY" in os.environ
-STRIDE = 1 if EVERY_STEP else 13  # of 55 to 95 steps: each kill and what mends it takes a second
+STRIDE = 1 if EVERY_STEP else 17  # of 55 to 95 steps: each kill and what mends it takes a second
 
 
 @pytest.fixture

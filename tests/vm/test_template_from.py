@@ -1,5 +1,6 @@
 """Templates of machines that run: their moment is kept, and they go on as if nothing had been."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from hostctl import procs
 from hostctl.backends.qemu.backend import QemuBackend
 from hostctl.controller import Controller
 from hostctl.errors import BackendError, CommandFailed, HostctlError, Unsupported, WrongState
+from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl.state import Home
+
+from .conftest import BASE, NAME
 
 pytestmark = pytest.mark.vm
 
@@ -57,9 +61,10 @@ async def test_the_moment_is_kept_and_the_machine_goes_on(
         assert (await clone.shell(FIRST)).stdout == b"original"
         counted = int(await clone.read("/tmp/count"))
         await clone.shell(f"until [ $(cat /tmp/count) -gt {counted} ]; do :; done", timeout_s=20)
-    await one.stop(force=True)
-    await one.start()  # boots, from a disk that is whole
-    assert (await one.shell(FIRST)).stdout == b"original"
+    disk = made.folder / "disks" / "disk0.qcow2"
+    argv = ["qemu-img", "info", "-U", "--output=json", str(disk)]
+    info = json.loads((await procs.run(argv, timeout_s=9)).stdout)
+    assert "backing-filename" not in info  # that of the source lies in a template, which may go
 
 
 async def test_whatever_fails_the_machine_goes_on_and_nothing_is_left(
@@ -87,6 +92,22 @@ async def test_whatever_fails_the_machine_goes_on_and_nothing_is_left(
     with pytest.raises(HostctlError):
         await controller.create_template_from("from", "source")
     await goes_on(controller, machine)
+
+
+async def test_a_machine_that_has_booted_is_kept_too_while_it_is_paused(home: Home) -> None:
+    async with Controller(home) as controller:
+        booted = controller.machine(NAME)
+        await booted.restore_snapshot(BASE)
+        await booted.shell("echo here >/tmp/here", check=True)
+        await booted.pause()
+        await controller.create_template_from("booted", NAME)
+        assert await booted.state() is MachineState.PAUSED
+        await booted.resume()
+        clone = await controller.clone("booted", "clone")
+        assert await clone.read("/tmp/here") == b"here\n"
+        await clone.delete(force=True)
+        await controller.delete_template("booted")
+        await booted.exec("true", check=True)
 
 
 async def test_one_that_does_not_run_here_is_refused(

@@ -14,13 +14,10 @@ RAM, STATE, PREPARED = "ram", "state", "prepared"  # files of a template's folde
 
 @dataclass(frozen=True, slots=True)
 class Ram:
-    """A machine's RAM by a name of ours, in a file or, without a path, in QEMU's own memory.
+    """A file that is a machine's RAM; `is_shared`: what the machine writes is kept in it."""
 
-    `is_shared`: what the machine writes is kept in the file.
-    """
-
-    path: Path | None = None
-    is_shared: bool = False
+    path: Path
+    is_shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +44,11 @@ class Moment:
         return None if self.template is None else self.template / STATE
 
     def ram(self, *, is_birth: bool) -> Ram | None:
-        """Return what is the RAM of a start, or None for QEMU's default.
-
-        A clone's later starts have the RAM's name of its first, or its snapshots would not load.
-        """
+        """Return the file that is the RAM of a start, or None for QEMU's own."""
         if self.kept_ram is not None:
             return Ram(self.kept_ram, is_shared=True)
-        if self.template is not None:
-            return Ram(self.template / RAM if is_birth else None)
+        if self.template is not None and is_birth:
+            return Ram(self.template / RAM, is_shared=False)
         return None
 
 
