@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .backends.interface import DiskSpec, MachineSpec, check_name
+from .backends.interface import MEMORY_MIB, DiskSpec, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
 from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
@@ -46,7 +46,7 @@ class Controller:
 
     def __init__(self, home: Home | None = None) -> None:
         self.home = (home or Home.default()).open()
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[str, tuple[object, Machine]] = {}  # what it is, and it
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,7 +62,7 @@ class Controller:
     async def close(self) -> None:
         """Close every machine that this controller handed out. Safe to call twice."""
         while self._machines:
-            _, machine = self._machines.popitem()
+            _, (_, machine) = self._machines.popitem()
             await machine.close()
 
     async def create(
@@ -178,6 +178,31 @@ class Controller:
             name, first, timeout_s=timeout_s, progress=progress
         )
 
+    async def template_of(
+        self,
+        image: str,
+        *,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Return the template of an image and a shape: "tiny", "tiny-512", "tiny-512-2cpus".
+
+        It is made on first use, the image too; and anew, in the way it was made, when it does not
+        fit the present QEMU or when the image has changed. Others who ask at once wait for it.
+
+        Raises:
+            ConfigError: there is no such image.
+            TemplateUnfit: it does not fit, and cannot be made anew: machines use it.
+        """
+        from .template import Recipe, Templates, name_of
+
+        spec = MachineSpec("any", image=image, memory_mib=memory_mib, cpus=cpus)
+        return await Templates(self.home).ensure(
+            name_of(spec), Recipe(spec), timeout_s=timeout_s, progress=progress
+        )
+
     async def delete_template(self, name: str) -> None:
         """Remove a template.
 
@@ -209,11 +234,11 @@ class Controller:
     ) -> Machine:
         """Make a machine of a template's moment, and let it go on; `wait` for its agent.
 
-        Its clock is set and its random pool fed before this returns; two clones may draw the same
-        numbers until Linux reseeds, within a minute. Its RAM is its own from the
-        first write on, and so are its disks. With `owner_pid`, `sweep_throwaways` removes it once
-        that process has ended. The template's script is run, then `on_clone`, as
-        `create_template` takes it; both need an answer, `wait` or not.
+        Its clock is set and its random pool fed before this returns, so that no two clones draw
+        the same numbers. Its RAM is its own from the first write on, and so are its disks. With
+        `owner_pid`, `sweep_throwaways` removes it once that process has ended. The template's
+        script is run, then `on_clone`, as `create_template` takes it; both need an answer, `wait`
+        or not.
 
         Raises:
             TemplateNotFound: there is none.
@@ -399,6 +424,16 @@ class Controller:
                 with contextlib.suppress(HostctlError):  # another one is quicker
                     await self.machine(name).delete(force=True)
 
+    def keep(self, name: str) -> None:
+        """Take a clone from its owner: `sweep_throwaways` leaves it from now on. Repeatable.
+
+        Raises:
+            MachineNotFound: there is none.
+        """
+        files = self.home.find(name)
+        kind, spec, options = _read(files)
+        _write(files, kind, spec, {key: options[key] for key in options if key != "owner"})
+
     async def adopt(
         self,
         domain: str,
@@ -479,11 +514,12 @@ class Controller:
         """
         files = self.home.find(name)
         kind, spec, options = _read(files)
-        known = self._machines.get(name)
-        if known is not None and known.spec == spec:
-            return known
+        what = kind, spec, {key: options[key] for key in options if key != "owner"}
+        known, machine = self._machines.get(name, (None, None))
+        if machine is not None and known == what:
+            return machine
         machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
-        self._machines[name] = machine
+        self._machines[name] = what, machine
         return machine
 
     def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:

@@ -359,13 +359,13 @@ class Machine(Guest):
 
     async def stats(self) -> MachineStats:
         """Ask what it uses: its process here, its hypervisor, its own Linux."""
-        from .stats import GUEST_FILES, GuestUse, HostUse, MachineStats
+        from .stats import LOOK, GuestUse, HostUse, MachineStats
 
         report, guest = await self._backend.describe(), None
         if await self.state() is MachineState.RUNNING:
             with contextlib.suppress(HostctlError, TimeoutError):
                 async with asyncio.timeout(NICS_S):
-                    guest = GuestUse.parse((await self.exec("cat", *GUEST_FILES)).stdout)
+                    guest = GuestUse.parse((await self.shell(LOOK)).stdout)
         return MachineStats(
             host=None if report.pid is None else HostUse.of(report.pid),
             guest=guest,

@@ -30,6 +30,7 @@ __all__ = [
     "Home",
     "MachineFiles",
     "cut_log",
+    "last_lines",
     "locked",
     "previous",
     "put_aside",
@@ -438,10 +439,17 @@ def tail(path: Path, lines: int) -> str:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_BYTES))
-            text = file.read(TAIL_BYTES).decode("utf-8", "replace")
+            return last_lines(file.read(TAIL_BYTES), lines)
     except FileNotFoundError:
         return ""
-    # The guest wrote it: an escape sequence must not reach the terminal of whoever reads the error.
+
+
+def last_lines(said: bytes, lines: int) -> str:
+    """Return the last `lines` lines of what a guest said, made safe to print, without empty ones.
+
+    An escape sequence must not reach the terminal of whoever reads an error.
+    """
+    text = said[-TAIL_BYTES:].decode("utf-8", "replace")
     clean = ("".join(c for c in line if c.isprintable() or c == "\t") for line in text.splitlines())
     return "\n".join([line.rstrip() for line in clean if line.strip()][-lines:])
 

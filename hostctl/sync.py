@@ -38,7 +38,7 @@ from hostctl_channels.interface import MAX_OUTPUT
 
 from . import controller as async_controller
 from . import machine as async_machine
-from .backends.interface import MachineSpec, Progress
+from .backends.interface import MEMORY_MIB, MachineSpec, Progress
 from .controller import BACKEND, HEARTBEAT_S
 from .guest import MAX_CONNECTIONS, MAX_READ
 from .lifecycle import MachineState
@@ -139,6 +139,20 @@ class Controller:
         made = self._async.ensure_template(name, timeout_s=timeout_s, progress=progress)
         return self._loop.call(made)
 
+    def template_of(
+        self,
+        image: str,
+        *,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        found = self._async.template_of(
+            image, memory_mib=memory_mib, cpus=cpus, timeout_s=timeout_s, progress=progress
+        )
+        return self._loop.call(found)
+
     def delete_template(self, name: str) -> None:
         self._loop.call(self._async.delete_template(name))
 
@@ -221,6 +235,9 @@ class Controller:
 
     def sweep_throwaways(self) -> None:
         self._loop.call(self._async.sweep_throwaways())
+
+    def keep(self, name: str) -> None:
+        self._async.keep(name)
 
     def adopt(
         self,

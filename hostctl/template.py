@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from . import procs
+from . import __version__, procs
 from .backends.accel import BINARY
 from .backends.interface import DiskSpec, MachineSpec, Progress, check_name
 from .backends.process import ProcessId
@@ -49,10 +50,13 @@ if TYPE_CHECKING:
 
     Begin = Callable[[Machine, Path], Awaitable[None]]  # the second is the template's new folder
 
-__all__ = ["Recipe", "Template", "Templates"]
+__all__ = ["Recipe", "Template", "Templates", "name_of"]
+
+logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
 RECORD: Final = "template.json"
+QUEUE_S: Final = 600.0  # whoever is before us may have to build the image, and to boot it
 FULL_BYTES: Final = 1 << 20  # with less left, what failed, failed for that
 # The moment of a machine that ran cannot be had again: it outlives its image.
 _FREE: Final = frozenset({"image"})
@@ -72,7 +76,8 @@ class Recipe:
 class Template:
     """A template, whole. `fits` is what a QEMU must be to run it, `ram` and `digest` what it is.
 
-    `on_clone` is the script that each clone runs first; `recipe` is how to make it again.
+    `on_clone` is the script that each clone runs first; `recipe` is how to make it again; `made_of`
+    tells its image from a later one.
     """
 
     name: str
@@ -84,6 +89,13 @@ class Template:
     digest: str
     on_clone: str | None = None
     recipe: Recipe | None = None
+    made_of: dict[str, Any] | None = None
+
+    @property
+    def is_old(self) -> bool:
+        """Tell whether its image is another one by now, or hostctl, which may bring a new agent."""
+        is_made_again = self.recipe is not None and self.recipe.spec.image is not None
+        return is_made_again and self.made_of != made_of(self.spec)
 
     def check(self) -> None:
         """Raise TemplateUnfit if its files are not what was saved, or QEMU is another one."""
@@ -144,6 +156,7 @@ class Templates:
             data["digest"],
             on_clone,
             recipe,
+            data.get("made_of"),
         )
 
     def fitting(self, name: str) -> Template:
@@ -198,28 +211,43 @@ class Templates:
     ) -> Template:
         """Return a template that fits: the one that is there, made anew if it must and can be.
 
-        Where there is none, `first` says how to make it.
+        Where there is none, `first` says how to make it; and with `first`, one of an older image is
+        made anew unless machines use it. Others who ask at once wait for the first of them.
 
         Raises:
             TemplateNotFound: there is none, and nothing to make it of.
             TemplateUnfit: it cannot be made anew: it did not come of an image, or is in use.
         """
         with contextlib.suppress(TemplateNotFound, TemplateUnfit):
-            return self.fitting(name)
-        async with self._locked(name, timeout_s):
-            recipe = first
-            try:
+            if first is None or not self.find(name).is_old:
                 return self.fitting(name)
-            except TemplateNotFound:
-                if recipe is None:
-                    raise
-            except TemplateUnfit as err:
-                recipe = await self._give_way(err)
+        async with self._locked(name, QUEUE_S):
+            recipe = await self._wanting(name, first)
+            if isinstance(recipe, Template):
+                return recipe
             if recipe.spec.image is not None:
                 await asyncio.to_thread(_build, recipe.spec.image, progress)
             if progress is not None:
-                progress(f"making template {name} of image {recipe.spec.image}, once")
+                progress(f"making the template {name} of the image {recipe.spec.image}, once")
             return await self._create(name, recipe, timeout_s, progress)
+
+    async def _wanting(self, name: str, first: Recipe | None) -> Template | Recipe:
+        """Return the template if it will do; else how to make it, and nothing is in the way."""
+        try:
+            found = self.fitting(name)
+        except TemplateNotFound:
+            if first is None:
+                raise
+            return first
+        except TemplateUnfit as err:
+            return await self._give_way(err)
+        if first is None or not found.is_old:
+            return found
+        try:
+            return await self._give_way(TemplateUnfit(name, "it is of an older image"))
+        except TemplateUnfit as err:
+            logger.warning("%s; it is used as it is", err)
+            return found
 
     async def _give_way(self, unfit: TemplateUnfit) -> Recipe:
         """Remove a template that can be made anew, and return how. Its pool becomes empty."""
@@ -377,6 +405,7 @@ class Templates:
             "fits": {key: value for key, value in fitting(spec).items() if key not in free},
             "ram": _size(folder / RAM),
             "digest": _digest(folder),
+            "made_of": made_of(spec),
         }
         await asyncio.to_thread(write_json, folder / RECORD, record)
 
@@ -408,6 +437,27 @@ class Templates:
                 await forget_snapshot(controller, left)
             remove_tree(home.runtime)
             remove_tree(left)
+
+
+def name_of(spec: MachineSpec) -> str:
+    """Return what the template of an image is called: "tiny", "tiny-512", "tiny-512-2cpus"."""
+    plain = MachineSpec("any", image=spec.image)
+    memory = "" if spec.memory_mib == plain.memory_mib else f"-{spec.memory_mib}"
+    cpus = "" if spec.cpus == plain.cpus else f"-{spec.cpus}cpus"
+    return f"{spec.image}{memory}{cpus}"
+
+
+def made_of(spec: MachineSpec) -> dict[str, Any]:
+    """Return what tells a spec's image from a later one of that name.
+
+    By files, for its digest takes longer than a clone.
+    """
+    files = [path.resolve() for path in (spec.kernel, spec.initrd) if path and path.exists()]
+    stats = [(path, path.stat()) for path in files]
+    return {
+        "hostctl": __version__,
+        "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+    }
 
 
 def fitting(spec: MachineSpec) -> dict[str, Any]:

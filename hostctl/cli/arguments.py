@@ -259,10 +259,8 @@ def events(parser: argparse.ArgumentParser) -> None:
 
 def stats(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl stats`."""
-    action = parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="machines (default: all that run)"
-    )
-    _complete(action, _MACHINE)
+    _add_words(parser, "*", f"{_SEVERAL} (default: all that run)")
+    _add_allow_empty(parser)
     _add_json(parser)
 
 
@@ -349,18 +347,19 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.usage = "hostctl run [options] TEMPLATE [options] [--] COMMAND [ARGUMENT ...]"
     _add_template(parser, "template", "a template, or an image, of which one is made once")
     parser.add_argument(
+        "-v",
         "--put",
-        metavar="FILE:PATH",
+        metavar="SOURCE:PATH",
         action="append",
         default=[],
-        help="copy this file in first; repeatable",
+        help="copy this file or folder in first; folders above it are made; repeatable",
     )
     parser.add_argument(
         "--get",
-        metavar="PATH:FILE",
+        metavar="PATH:TARGET",
         action="append",
         default=[],
-        help="copy this file out afterwards, whatever the command's status; repeatable",
+        help="copy this file or folder out afterwards, whatever the command's status; repeatable",
     )
     parser.add_argument("--keep", action="store_true", help="leave the machine there, and name it")
     _add_clone_options(parser)
@@ -369,9 +368,11 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """\
 examples:
   hostctl run tiny -- uname -a
-  hostctl run --put job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+  hostctl run -v job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+  hostctl run -v src:/src -w /src --get /src/build:build tiny -- make
 
-The machine has no network, and is removed whatever happens. Exit status as of hostctl exec."""
+What is copied in is a copy: nothing is shared with the guest, so -v is no mount. The machine has no
+network, and is removed whatever happens. Exit status as of hostctl exec."""
 
 
 def template_create(parser: argparse.ArgumentParser) -> None:
@@ -580,6 +581,7 @@ def sync(parser: argparse.ArgumentParser) -> None:
     _add_progress(parser)
     _add_steal(parser)
     _add_json(parser)
+    _add_fan_out(parser)
     parser.epilog = """\
 examples:
   hostctl sync src web:/srv/src

@@ -116,7 +116,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     ours, guests = words[at + 1 :], list[str]()
     if first in GUESTS:
         ours, guests = take.split_guest_words(ours, _valued_options(parser))
-    args = parser.parse_args(words[:at] + ours)
+    loud = sum(1 if word == "--verbose" else word.count("v") for word in words[:at])
+    args = parser.parse_args(["--verbose"] * loud + ours)
     if guests:
         args.command = guests
     return args
@@ -257,9 +258,10 @@ def _furnish(parser: _Parser, command: Command, *, verbose: int | str) -> None:
 
 
 def _add_verbose(parser: argparse.ArgumentParser, default: int | str) -> None:
-    parser.add_argument(
-        "-v", "--verbose", action="count", default=default, help="log to stderr; -vv: everything"
-    )
+    free = [flag for flag in ("-v", "--verbose") if flag not in parser._option_string_actions]
+    more = "-vv" if "-v" in free else "twice"
+    text = f"log to stderr; {more}: everything"
+    parser.add_argument(*free, action="count", dest="verbose", default=default, help=text)
 
 
 def _terminal_width() -> int:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from hostctl.controller import Controller
@@ -25,18 +27,36 @@ async def _run(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[byte
         await controller.sweep_throwaways()
         machine = await _machine(controller, args)
         try:
-            for here, there in inward:
-                await machine.put(Path(here), there, mode=os.stat(here).st_mode & 0o777)
+            await _carry_in(machine, inward)
             args.name = machine.name
             code = await executing.relayed(args, machine, argv, env)
             for there, here in outward:
-                await machine.get(there, Path(here))
+                await _carry_out(machine, there, here)
             return code
         finally:
             if args.keep:
                 render.say(f"{machine.name} is kept; hostctl delete --force {machine.name}")
             else:
                 await machine.delete(force=True)
+
+
+async def _carry_in(machine: Machine, pairs: Sequence[tuple[str, str]]) -> None:
+    """Copy files and folders into a machine, whose folders may not be there yet."""
+    if above := {os.path.dirname(there) for _, there in pairs} - {"", "/", "/tmp"}:
+        await machine.exec("mkdir", "-p", "--", *sorted(above), check=True)
+    for here, there in pairs:
+        mode = os.stat(here).st_mode
+        if stat.S_ISDIR(mode):
+            await machine.put_tree(here, there.rstrip("/"))
+        else:
+            await machine.put(Path(here), there, mode=mode & 0o777)
+
+
+async def _carry_out(machine: Machine, there: str, here: str) -> None:
+    if await machine.kind_of(there) == "folder":
+        await machine.get_tree(there.rstrip("/"), here)
+    else:
+        await machine.get(there, Path(here))
 
 
 async def _machine(controller: Controller, args: argparse.Namespace) -> Machine:

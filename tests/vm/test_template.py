@@ -57,6 +57,25 @@ async def test_clones_begin_where_the_template_was_and_go_apart(controller: Cont
     assert max(clocks) - min(clocks) < 10
 
 
+async def test_twenty_clones_draw_other_random_numbers(controller: Controller) -> None:
+    names = [f"twin-{number}" for number in range(20)]
+    clones = await asyncio.gather(*(controller.clone("base", name) for name in names))
+    line = "head -c 16 /dev/urandom; cat /proc/sys/kernel/random/uuid"
+    drawn = await asyncio.gather(*(clone.shell(line, check=True) for clone in clones))
+    assert len({result.stdout[:16] for result in drawn}) == 20
+    assert len({result.stdout[16:] for result in drawn}) == 20
+
+
+async def test_restores_of_one_snapshot_draw_other_random_numbers(controller: Controller) -> None:
+    clone = await controller.clone("base", "again")
+    await clone.save_snapshot("moment")
+    drawn = set()
+    for _ in range(4):
+        await clone.restore_snapshot("moment")
+        drawn.add((await clone.exec("head", "-c", "16", "/dev/urandom", check=True)).stdout)
+    assert len(drawn) == 4
+
+
 async def test_a_clone_lives_as_any_machine(controller: Controller) -> None:
     clone = await controller.clone("base", "life")
     await clone.put(b"kept", "/tmp/kept")
@@ -73,6 +92,9 @@ async def test_a_clone_lives_as_any_machine(controller: Controller) -> None:
     await clone.start()  # boots: the template's moment is for the beginning
     assert (await clone.shell("test -e /tmp/warm")).exit.code == 1
     assert (await clone.shell("head -c 8 /dev/vda")).stdout == b"template"
+    await clone.stop(force=True)
+    await clone.restore_snapshot("moment")
+    assert await clone.read("/tmp/kept") == b"kept"
     report = await clone.describe()
     assert report.guest_nics == ("lo",)
 

@@ -26,6 +26,7 @@ from ...errors import (
     MonitorError,
     SnapshotExists,
     SnapshotNotFound,
+    Unsupported,
 )
 from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
@@ -324,6 +325,23 @@ class QemuBackend:
         except MonitorError as err:
             logger.warning("machine %s: %s", self._spec.name, err)
             return report
+
+    async def screenshot(self) -> bytes:
+        from .monitor import monitor
+
+        path = self._files.runtime / "screen.png"
+        try:
+            async with monitor(self._files.socket("query")) as qmp:
+                await qmp.execute("screendump", {"filename": str(path), "format": "png"})
+            return path.read_bytes()
+        except MonitorError as err:
+            if "no console" not in err.reason:
+                raise
+            message = f"machine {self._spec.name!r} has no screen"
+            hint = "make it with --qemu-arg=-device --qemu-arg=VGA"
+            raise Unsupported(message, "show a screen", hint=hint) from err
+        finally:
+            path.unlink(missing_ok=True)
 
     async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
         # Nobody else connects to a socket that only we can open: there is nothing to steal.
