@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import procs
 from .errors import Busy, ConfigError, HostctlError, MachineNotFound, PoolNotFound
+from .lifecycle import MachineState
 from .memory import check_memory
 from .state import locked, read_json, remove_tree, tail, write_atomic, write_json
 
@@ -149,23 +150,28 @@ class Pools:
 
         It is theirs by the last step: killed before, we have woken a clone that still waits.
         """
-        waiting = self._home.files(name).waiting
-        try:
+        with contextlib.suppress(Busy, MachineNotFound):  # somebody else is at it
             machine = self._controller.machine(name)
             async with machine._locked("hand out", timeout_s=0, thaw=False):
-                if not waiting.exists():
-                    return None
-                await machine._wake()
-                self._own(name, owner_pid)
-                waiting.unlink()
-        except (Busy, MachineNotFound):  # somebody else is at it
-            return None
+                if await self._wake(machine):
+                    self._own(name, owner_pid)
+                    self._home.files(name).waiting.unlink()
+                    machine._note("taken")
+                    return machine
+        return None
+
+    async def _wake(self, machine: Machine) -> bool:
+        """Let a machine go on if it still waits; mark it if it cannot. We hold its lock."""
+        waiting = self._home.files(machine.name).waiting
+        if _word(waiting) != READY:
+            return False
+        try:
+            await machine._wake()
         except (HostctlError, TimeoutError) as err:
-            logger.warning("machine %s of a pool does not go on: %s", name, err)
+            logger.warning("machine %s of a pool does not go on: %s", machine.name, err)
             _mark(waiting, BROKEN)
-            return None
-        machine._note("taken")
-        return machine
+            return False
+        return True
 
     def _own(self, name: str, owner_pid: int | None) -> None:
         """Write down whose it is, for `sweep_throwaways`."""
@@ -201,26 +207,32 @@ class Pools:
         pool = await self._look(template)
         left = 0 if pool is None else pool.size
         for name in self._members(template):
-            if left and self._is_ready(template, name) and await self._is_alive(name):
+            if left and self._is_ready(template, name) and await self._is_frozen(name):
                 left -= 1
             else:
                 await self._remove(name)
 
-    async def _is_alive(self, name: str) -> bool:
+    async def _is_frozen(self, name: str) -> bool:
         with contextlib.suppress(HostctlError):
-            return (await self._controller.machine(name).state()).is_alive
+            return await self._controller.machine(name).state() is MachineState.PAUSED
         return False
 
     async def _remove(self, name: str) -> None:
+        """Remove what waits; what is being taken meanwhile is theirs, and stays."""
         with contextlib.suppress(MachineNotFound, Busy):  # another one is quicker
-            await self._controller.machine(name).delete(force=True)
+            machine = self._controller.machine(name)
+            async with machine._locked("remove", thaw=False):
+                if _word(self._home.files(name).waiting) is None:
+                    return
+                _mark(self._home.files(name).waiting, BROKEN)  # nobody takes it from now on
+            await machine.delete(force=True)
 
     async def _look(self, template: str) -> Pool | None:
         data = read_json(self._record(template))
         if data is None or data.get("version") != VERSION:
             return None
         waiting = [name for name in self._home.waiting() if self._is_ready(template, name)]
-        ready = sum([await self._is_alive(name) for name in waiting])
+        ready = sum([await self._is_frozen(name) for name in waiting])
         note = "" if ready >= data["size"] else self._note(template)
         return Pool(template, data["size"], ready, data["overcommit"], note)
 
@@ -242,10 +254,7 @@ class Pools:
     def _is_ready(self, template: str, name: str) -> bool:
         if not name.startswith(template[:NAME_LIMIT]):
             return False
-        try:
-            is_ready = self._home.files(name).waiting.read_bytes() == READY
-        except FileNotFoundError:
-            return False
+        is_ready = _word(self._home.files(name).waiting) == READY
         return is_ready and self._template(name) == template
 
     def _record(self, template: str) -> Path:
@@ -278,9 +287,16 @@ def member_name(template: str) -> str:
 
 
 def _mark(waiting: Path, word: bytes) -> None:
-    """Change what is said of a waiting machine, unless it is gone."""
-    with contextlib.suppress(FileNotFoundError):
-        write_atomic(waiting, word, durable=False)
+    """Say something else of a machine that waits."""
+    write_atomic(waiting, word, durable=False)
+
+
+def _word(waiting: Path) -> bytes | None:
+    """Return what is said of a machine, or None if it does not wait."""
+    try:
+        return waiting.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _is_locked(path: Path) -> bool:

@@ -195,13 +195,11 @@ class Templates:
         """
         check_name(name, "template name")
         check_script(on_clone)
-
-        async def begin(copy: Machine, new: Path) -> None:
-            await source.pour(copy, new)
-
         async with self._locked(name, 0):
             spec = replace(source.spec, accel=await source.accel())
-            return await self._keep(name, spec, begin, Recipe(spec, tuple(warm), on_clone), None)
+            return await self._keep(
+                name, spec, source.pour, Recipe(spec, tuple(warm), on_clone), None
+            )
 
     async def ensure(
         self,

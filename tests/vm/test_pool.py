@@ -112,6 +112,19 @@ async def test_a_pool_has_its_size_and_nothing_broken(controller: Controller) ->
     assert len(home.waiting()) == 1
 
 
+async def test_one_that_is_being_taken_is_not_removed(controller: Controller) -> None:
+    await controller.create_pool("base", 1)
+    (name,) = controller.home.waiting()
+    machine = controller.machine(name)
+    async with machine._locked("hand out"):
+        removing = asyncio.ensure_future(controller.delete_pool("base"))
+        await asyncio.sleep(0.1)
+        controller.home.files(name).waiting.unlink()
+    await removing
+    await machine.resume()
+    await machine.exec("true", check=True)
+
+
 async def test_a_taken_clone_goes_with_its_owner(controller: Controller) -> None:
     await controller.create_pool("base", 1)
     owner = subprocess.Popen(["sleep", "600"])
