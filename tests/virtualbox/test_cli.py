@@ -66,8 +66,7 @@ def test_a_machine_lives_from_create_to_delete(
     shape = ("--memory=96M", "--accel=tcg", "--backend=virtualbox", f"--login={login}")
     hostctl("create", "web", cd, *shape)
     hostctl("start", "web")
-    assert hostctl("exec", "web", "--", "echo", "hello") == "hello\n"
-    hostctl("exec", "web", "--", "sh", "-c", "exit 3", status=3)
+    assert hostctl("exec", "web", "--", "sh", "-c", "echo hello; exit 3", status=3) == "hello\n"
     file = tmp_path / "file"
     file.write_bytes(os.urandom(100_000))
     hostctl("cp", "-q", str(file), "web:/tmp/file")
