@@ -16,7 +16,7 @@ demo: ## boot a machine with no network and show all that hostctl does with it
 	@$(PYTHON) docs/demo.py
 
 test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
-	@.ci/setup develop
+	@.ci/setup develop virtualbox
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: 7 minutes)
@@ -26,7 +26,7 @@ e2e: ## use hostctl as its user would, from the command line alone, on real mach
 	@.ci/setup develop
 	@tests/end_to_end.sh $(ARGS)
 
-nightly: ## run the tests that take minutes: a whole Debian, a real VirtualBox (needs root)
+nightly: ## run the tests that take minutes: a whole Debian, VirtualBox's slow ways (needs root)
 	@.ci/setup nightly virtualbox
 	@HOSTCTL_NIGHTLY=1 $(PYTHON) -m pytest -m nightly --log-cli-level=INFO $(ARGS)
 

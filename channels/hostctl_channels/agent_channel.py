@@ -321,7 +321,8 @@ class AgentChannel:
             port.release(clean=True)
         port = Port(await self._ports.lease(names, timeout_s), self._pulse)
         try:
-            greeting = await port.greet(timeout_s, None if names is CONTROL else self._restart)
+            may_restart = names is not CONTROL and self._ports.has(CONTROL)
+            greeting = await port.greet(timeout_s, self._restart if may_restart else None)
         except BaseException:
             port.release(clean=False)
             raise

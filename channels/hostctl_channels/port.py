@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 BUFFER: Final = 256 * 1024  # a few of the 32 KiB pieces the guest's driver makes
 VERSIONS: Final = range(1, 2)
 _REPEAT_S = 0.4  # a greeting can be lost while the agent reopens its port: repeat it
+_REPEATS = 3
+_PATIENCE = 3  # so many times the next try takes twice as long: 10 s
 _GAPS_S = (
     0.25,
     0.5,
@@ -56,7 +58,8 @@ class Port:
 
         `restart` ends the port's worker from outside; it is used when the last holder died, or when
         hanging up does
-        not help.
+        not help. Without it each try takes longer than the last: a guest that is only slow answers
+        in the end, where it would always be a nonce late, and drown in greetings.
 
         Raises:
             ChannelTimeout: no answer in `limit_s`.
@@ -66,7 +69,8 @@ class Port:
             if self.lease.dirty and restart:
                 await restart(self.lease.name)
             for attempt in range(1 << 30):
-                if answer := await self._try_greeting():
+                repeats = _REPEATS << (0 if restart else min(attempt, _PATIENCE))
+                if answer := await self._try_greeting(repeats):
                     return _supported(answer)
                 gap_s = _GAPS_S[min(attempt, len(_GAPS_S) - 1)]
                 logger.debug("%s: no greeting, hanging up for %s s", self.lease.name, gap_s)
@@ -75,9 +79,9 @@ class Port:
                 await self.lease.reconnect(gap_s)
         raise AssertionError("unreachable")
 
-    async def _try_greeting(self) -> Hello | None:
+    async def _try_greeting(self, repeats: int) -> Hello | None:
         name = nonce()
-        for _ in range(3):
+        for _ in range(repeats):
             try:
                 async with asyncio.timeout(_REPEAT_S):
                     await self._send(self.session.greet(name))

@@ -54,7 +54,10 @@ _LINE: Final = 2048  # above the longest line of the wire
 _GAP_S: Final = 0.05  # bash needs a few ms for a line, under emulation
 _MAX_GAP_S: Final = 0.8
 _FILL: Final = b"\n" + (b"." * 63 + b"\n") * (_PIECE // 64 + 4)
-_FILL_EVERY: Final = 4
+# Tries in vain before the line is filled, ten seconds: a guest that is only slow has answered by
+# then, and an interpreted one reads a filling for half a minute. Then every so many tries.
+_FILL_AT: Final = 3
+_FILL_EVERY: Final = 6
 
 
 def _extending(limit: asyncio.Timeout, limit_s: float) -> Progress:
@@ -128,7 +131,8 @@ class Dialer:
     """Opens the line, and fills up what the guest may still wait for after a broken conversation.
 
     A tty tells its reader of no hang-up: an agent in the middle of a body would take greetings for
-    the rest of it. So every few tries a piece's worth of lines that mean nothing goes ahead.
+    the rest of it. So after one that we know to have broken, and when nothing else helps, a piece's
+    worth of lines that mean nothing goes ahead.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -139,7 +143,7 @@ class Dialer:
     async def open(self) -> Link:
         """See Endpoint."""
         link = _Halting(await self._endpoint.open(), self)
-        if self._tries % _FILL_EVERY == 1:
+        if self._tries >= _FILL_AT and (self._tries - _FILL_AT) % _FILL_EVERY == 0:
             try:
                 await link.send(_FILL)
             except BaseException:
@@ -158,7 +162,7 @@ class Dialer:
 
     def upset(self) -> None:
         """Take note that it broke in the middle: the next dial fills."""
-        self._tries = 1
+        self._tries = _FILL_AT
 
 
 class _Halting:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -186,6 +187,28 @@ async def test_a_cancelled_put_leaves_nothing_and_the_line_lives(twin: AgentOnTt
             await twin.channel.put(io.BytesIO(data), len(data), path)
     await works(twin)
     assert os.listdir(os.path.dirname(path)) == []
+
+
+async def test_a_guest_that_is_only_slow_is_reached_and_not_flooded(twin: AgentOnTty) -> None:
+    """Its answers come later than a first greeting is waited for."""
+    await twin.channel.close()
+    sent, late = 0, 2
+
+    def count(data: bytes) -> bytes:
+        nonlocal sent
+        sent += len(data)
+        return data
+
+    def delay(data: bytes) -> bytes:
+        nonlocal late
+        late -= 1
+        if late >= 0:
+            time.sleep(1.5)
+        return data
+
+    twin.relay.to_guest, twin.relay.to_host = count, delay
+    await twin.channel.connect(20)
+    assert sent < 4000
 
 
 async def test_two_processes_take_turns(twin: AgentOnTty) -> None:

@@ -1,4 +1,4 @@
-"""One machine in the lab, booted once; tests that change it get it restored."""
+"""One machine in the lab, booted once; a test that needs it as it was gets it restored."""
 
 from collections.abc import Iterator
 
@@ -16,8 +16,8 @@ def booted(lab: Lab) -> Iterator[LabMachine]:
         yield machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def ready(booted: LabMachine) -> LabMachine:
-    """Return the machine with its services started; who changes that restores it."""
-    booted.restore()
+    """Return the machine with its services started, restored only if the last test changed that."""
+    booted.ensure()
     return booted

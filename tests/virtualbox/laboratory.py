@@ -17,11 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from hostctl.backends.virtualbox.place import Place
 
 from . import keeper
 
-__all__ = ["CACHE", "MANAGE", "MISSING", "PASSWORD", "PYTHON", "Lab", "is_possible"]
+__all__ = ["CACHE", "MANAGE", "MARKS", "MISSING", "PASSWORD", "PYTHON", "Lab", "is_possible"]
 
 PROJECT: Final = Path(__file__).parents[2]
 CACHE: Final = (
@@ -38,6 +40,8 @@ MISSING: Final = (
     "installs debootstrap, xorriso, isolinux, syslinux-common, cpio, perl, gcc, flex, bison, bc, "
     "libelf-dev, libssl-dev, lz4, xz-utils"
 )
+# One worker has all of its tests, or each would have a lab of its own.
+MARKS: Final = (pytest.mark.needs("virtualbox-lab"), pytest.mark.xdist_group("virtualbox"))
 _TOOLS: Final = ("debootstrap", "xorriso", "cpio", "perl", "gcc", "flex", "bison", "bc", "lz4")
 
 

@@ -95,6 +95,7 @@ class LabMachine:
         self.console_path = lab.folder / f"{name}.0"
         self.agent_path = lab.folder / f"{name}.1"  # ttyS1, our agent's
         self._console: Console | None = None
+        self._words: str | None = None  # that its guest was told at its last restore
 
     def __enter__(self) -> LabMachine:
         self._manage("createvm", f"--name={self.name}", "--ostype=Linux26_64", "--register")
@@ -122,14 +123,19 @@ class LabMachine:
         self.start()
         self.console.expect("READY", BOOT_S)
         self._manage("snapshot", self.name, "take", BASE, "--live")
-        self.console.say(words)
+        self._say(words)
 
     def restore(self, words: str = "") -> None:
         """Begin anew where the services start; `words` are for the guest's init."""
         self.kill()
         self._manage("snapshot", self.name, "restore", BASE)
         self.start()
-        self.console.say(words)
+        self._say(words)
+
+    def ensure(self, words: str = "") -> None:
+        """The same, unless it runs and its guest was told these words."""
+        if self._words != words or not self.pids():
+            self.restore(words)
 
     def start(self) -> None:
         """Start it, or resume it from its saved state, and read its console."""
@@ -168,8 +174,22 @@ class LabMachine:
         if self._console:
             self._console.close()
             self._console = None
+        self._words = None
         ends = ("poweroff", "aborted", "aborted-saved", "saved")
-        self._await(lambda: self.state in ends, "an end")
+        self._await(lambda: self._state_of_dying() in ends, "an end")
+
+    def _state_of_dying(self) -> str:
+        """Return its state, "" while VirtualBox knows a process that is there no more."""
+        try:
+            return self.state
+        except RuntimeError as err:
+            if "direct session" not in str(err):
+                raise
+            return ""
+
+    def _say(self, words: str) -> None:
+        self.console.say(words)
+        self._words = words
 
     def _await(self, has_come: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S

@@ -1,5 +1,7 @@
 """The suite of channels over a real VirtualBox: guest control, and the agent on its UART."""
 
+import asyncio
+import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,12 +20,13 @@ from hostctl_channels.vbox import VboxChannel
 from tests.contract.test_channel import ChannelContract, Subject
 from tests.twin import StillPulse
 
-from .laboratory import PASSWORD, PYTHON, Lab
+from .laboratory import MARKS, PASSWORD, PYTHON, Lab
 from .machine import LabMachine
 
 READY_S = 60
+GUEST_BYTES = 100_001  # more than VBoxService holds at once; sha256sum, interpreted, takes its time
 UART_BYTES = 20_000  # 5 KB/s is what an interpreted 16550 carries
-pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [*MARKS, pytest.mark.timeout(300)]
 
 
 def place_of(lab: Lab) -> Place:
@@ -50,8 +53,9 @@ async def _folder(channel: VboxChannel | StagedChannel) -> bytes:
 
 # One session or line for all tests of a class: to open one costs as much as three tests.
 @pytest_asyncio.fixture(scope="class", loop_scope="class")
-async def session(ready: LabMachine) -> AsyncIterator[VboxChannel]:
-    channel = guest_control(ready)
+async def session(booted: LabMachine) -> AsyncIterator[VboxChannel]:
+    booted.ensure()
+    channel = guest_control(booted)
     await channel.connect(READY_S)
     yield channel
     await channel.close()
@@ -59,9 +63,10 @@ async def session(ready: LabMachine) -> AsyncIterator[VboxChannel]:
 
 @pytest_asyncio.fixture(scope="class", loop_scope="class")
 async def line(
-    ready: LabMachine, tmp_path_factory: pytest.TempPathFactory
+    booted: LabMachine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[StagedChannel]:
-    channel = uart(ready, tmp_path_factory.mktemp("locks"))
+    booted.ensure()
+    channel = uart(booted, tmp_path_factory.mktemp("locks"))
     await channel.connect(READY_S)
     yield channel
     await channel.close()
@@ -71,7 +76,44 @@ async def line(
 class TestGuestControl(ChannelContract):
     @pytest_asyncio.fixture(loop_scope="class")
     async def subject(self, session: VboxChannel) -> Subject:
-        return Subject(session, await _folder(session))
+        return Subject(session, await _folder(session), GUEST_BYTES)
+
+    async def test_a_fifo_is_refused_before_it_hangs_the_service(
+        self, session: VboxChannel
+    ) -> None:
+        (await session.exec(Command.of("mkfifo", "/tmp/fifo"))).check()
+        with pytest.raises(OSError, match="no file"):
+            await session.get(b"/tmp/fifo", io.BytesIO())
+        (await session.exec(Command.of("rm", "/tmp/fifo"))).check()
+
+    async def test_a_file_of_many_calls_goes_both_ways(self, session: VboxChannel) -> None:
+        data, sink = os.urandom(3_000_001), io.BytesIO()
+        seen: list[int] = []
+        await session.put(io.BytesIO(data), len(data), b"/tmp/many", progress=seen.append)
+        await session.get(b"/tmp/many", sink)
+        assert sink.getvalue() == data
+        assert seen[-1] == len(data)
+        assert len(seen) > 3
+
+    async def test_a_file_beyond_the_limit_is_not_taken(self, session: VboxChannel) -> None:
+        await session.put(io.BytesIO(bytes(2000)), 2000, b"/tmp/large")
+        with pytest.raises(OSError, match="larger than 1000 bytes"):
+            await session.get(b"/tmp/large", io.BytesIO(), max_bytes=1000)
+
+    async def test_output_that_nobody_reads_does_not_fill_our_memory(
+        self, session: VboxChannel
+    ) -> None:
+        async with session.spawn(Command.of("cat", "/dev/zero")) as process:
+            assert await process.read() is not None
+            await asyncio.sleep(2)
+            assert process._pieces.qsize() <= process._pieces.maxsize
+        assert (await session.exec(Command.of("true"))).exit.ok
+
+    async def test_both_streams_are_drained_together(self, session: VboxChannel) -> None:
+        line = "dd if=/dev/zero bs=100k count=2 2>/dev/null; dd if=/dev/zero bs=100k count=2 >&2"
+        result = await session.exec(Command.of("sh", "-c", line))
+        assert len(result.stdout) == 204_800
+        assert len(result.stderr) > 204_800
 
 
 @pytest.mark.nightly  # six minutes: an interpreted 16550 carries 5 KB/s

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .laboratory import MANAGE, PASSWORD, PROJECT, Lab
+from .laboratory import MANAGE, MARKS, PASSWORD, PROJECT, Lab
 from .machine import LabMachine
 
-pytestmark = [pytest.mark.nightly, pytest.mark.needs("virtualbox-lab"), pytest.mark.timeout(300)]
+pytestmark = [*MARKS, pytest.mark.timeout(300)]
 
 
 def test_it_is_virtualbox_as_debian_has_it(lab: Lab) -> None:

@@ -395,7 +395,21 @@ class VirtualBoxBackend:
         if not self.is_adopted:
             turn = "1" if stop_on_reboot else ""
             await driver.prepare(machine, self._uarts(), {TURN_RESET: turn})
+        wakes = not self.is_adopted and await self.is_saved()
         await driver.launch(machine, log=self._files.qemu_log, frozen=frozen)
+        if wakes:
+            await self._free_line()
+
+    async def _free_line(self) -> None:
+        """Connect the agent's line of a machine that was saved once more.
+
+        What its guest had said while nobody was there to read, VirtualBox 7.2 waits to be rid of
+        for ever, and the guest with it.
+        """
+        try:
+            await self._connect_uart(UartPlan(1, "pipe", str(self._files.socket(SERIAL))))
+        except BackendError as err:
+            logger.warning("machine %s: its serial line may be stuck: %s", self._spec.name, err)
 
     async def _end(self) -> None:
         """End its process: by VirtualBox, and where that hangs, by SIGKILL."""

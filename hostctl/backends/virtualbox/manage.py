@@ -36,6 +36,7 @@ PORTS: Final = (("0x3f8", "4"), ("0x2f8", "3"), ("0x3e8", "4"), ("0x2e8", "3"))
 PROGRAMS: Final = ("VBoxManage", "/usr/lib/virtualbox/VBoxManage")
 ADAPTERS: Final = 8
 NOT_RUNNING: Final = "is not currently running"
+DYING: Final = "direct session"  # the machine's process is gone, and VBoxSVC is about to see it
 
 
 class ManageDriver:
@@ -260,8 +261,7 @@ class ManageDriver:
                 )
             except ToolFailed as err:
                 fault = _fault(what, err)
-                is_busy = isinstance(fault, VirtualBoxError) and fault.is_busy
-                if not is_busy or time.monotonic() > patience:
+                if not _passes(fault) or time.monotonic() > patience:
                     raise fault from err
             await asyncio.sleep(LOOK_S)
 
@@ -283,6 +283,10 @@ def _beside(settings: str, path: str | None) -> str | None:
 
 def _read(path: str) -> str:
     return Path(path).read_text("utf-8")
+
+
+def _passes(fault: BackendError) -> bool:
+    return isinstance(fault, VirtualBoxError) and (fault.is_busy or DYING in str(fault))
 
 
 def _fault(what: str, err: ToolFailed) -> BackendError:

@@ -22,8 +22,11 @@ __all__ = ["OPERATIONS"]
 OWNER = "hostctl"  # names of sessions: hostctl PID START
 ADDITIONS_USERLAND = 2  # IGuest.additionsRunLevel: VBoxService has reported
 WATCH_S = 0.25  # a VBoxHeadless lingers 15 s while somebody refers to a session of its
-ATTEMPT_S = 20.0  # for a session to start: 1 s, several on a busy host that interprets its guest
+# For a session to start: 1 s, ten on a busy host that interprets its guest. VirtualBox itself gives
+# up after 30 s; whoever does so before has the guest start two.
+ATTEMPT_S = 40.0
 RETRY_S = 0.3
+HELD = 8  # of the 32 sessions that a machine may have
 SLICE_MS = 15
 # Of one call that moves bytes. It takes milliseconds; one that is given up may have lost what the
 # guest had handed over already, so that is an error, never tried again.
@@ -106,24 +109,31 @@ def _opened(box: Any, lock: Any, user: str, password: str, domain: str, within_s
             raise Fault("guest.absent", "no Guest Additions have reported from this guest")
         yield WATCH_S
     _close_orphans(lock.console.guest)
-    said = "no answer"
-    while True:
-        name = f"{OWNER} {os.getpid()} {time.time():.0f}"
-        raw = guest.createSession(user, password, domain, name)
-        try:
+    failed: list[Any] = []
+    try:
+        while True:
+            name = f"{OWNER} {os.getpid()} {time.time():.0f}"
+            raw = guest.createSession(user, password, domain, name)
+            failed.append(raw)
             said = yield from _begun(box, raw)
             if not said:
+                failed.remove(raw)
                 return raw
-        except BaseException:
+            if _is_refusal(said):
+                raise Fault("guest.login", said)
+            # "The guest execution service is not ready (yet)": after a restore it begins anew.
+            if time.monotonic() > deadline:
+                raise Fault("guest.silent", said)
+            # The next one gets the lowest free number. The guest may not be done with that of this
+            # one, and would refuse it for 30 s (VERR_DUPLICATE): so it stays taken.
+            if _is_unheard(said):
+                _quietly(failed.pop().close)
+            elif len(failed) > HELD:
+                _quietly(failed.pop(0).close)
+            yield RETRY_S
+    finally:
+        for raw in failed:
             _quietly(raw.close)
-            raise
-        _quietly(raw.close)
-        if _is_refusal(said):
-            raise Fault("guest.login", said)
-        # "The guest execution service is not ready (yet)": after a restore it begins anew.
-        if time.monotonic() > deadline:
-            raise Fault("guest.silent", said)
-        yield RETRY_S
 
 
 def _begun(box: Any, raw: Any) -> Steps:
@@ -166,6 +176,11 @@ def _runs(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _is_unheard(text: str) -> bool:
+    """Tell whether the guest never heard of a session."""
+    return "not ready" in text
 
 
 def _is_refusal(text: str) -> bool:

@@ -16,17 +16,19 @@ LOCK_S = 15.0  # a VBoxHeadless that was told to go lingers that long while some
 LOOK_S = 0.03
 SLICE_MS = 20
 NOT_RUNNING = 0x80BB0002  # VBOX_E_INVALID_VM_STATE
-# "Already locked", "being unlocked", "in use": by the last VBoxHeadless or another client.
-PASSING = frozenset({0x80BB0007, 0x80BB000B, 0x80BB000C, 0x80070005, 0x80004005})
+# "Already locked", "being unlocked", "in use": by the last VBoxHeadless or another client. And "no
+# console from the direct session": it has died, and VBoxSVC is about to see it.
+PASSING = frozenset({0x80BB0003, 0x80BB0007, 0x80BB000B, 0x80BB000C, 0x80070005, 0x80004005})
 
 
 def locked(box: Any, machine: Any, *, shared: bool) -> Steps:
     """Lock a machine and return the session; patient with locks that are about to go."""
-    if shared and not is_locked(box, machine):  # we would get a lock of our own, without a console
-        raise Fault("vbox", "the machine does not run", NOT_RUNNING)
     kinds = box.library.LockType
     deadline = time.monotonic() + LOCK_S
     while True:
+        # Or we would get a lock of our own, without a console.
+        if shared and not is_locked(box, machine):
+            raise Fault("vbox", "the machine does not run", NOT_RUNNING)
         session = box.api.module.Session()
         try:
             machine.lock_machine(session, kinds.shared if shared else kinds.write)
