@@ -36,7 +36,7 @@ PORTS: Final = (("0x3f8", "4"), ("0x2f8", "3"), ("0x3e8", "4"), ("0x2e8", "3"))
 PROGRAMS: Final = ("VBoxManage", "/usr/lib/virtualbox/VBoxManage")
 ADAPTERS: Final = 8
 NOT_RUNNING: Final = "is not currently running"
-# The machine's process is gone, and VBoxSVC is about to see it; or VBoxSVC itself, and another comes.
+# The machine's process is gone, and VBoxSVC is about to see it; or VBoxSVC is, and another comes.
 DYING: Final = ("direct session", "FACTORY_NOT_REGISTERED")
 
 
