@@ -5,6 +5,8 @@
 PYTHON := .venv/bin/python
 SHELL_SCRIPTS := .ci/setup .ci/run tests/end_to_end.sh $(addprefix images/hostctl_images/,tiny/rc tiny/button tiny_qga/qga tiny_qga/shutdown) $(wildcard guestside/hostctl_guestside/*.sh) $(addprefix tests/virtualbox/lab/,build guest init kernel root)
 FUZZ_SECONDS ?= 60
+# More than cores: most tests wait, for a deadline or for a slow line.
+WORKERS ?= 4
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -15,7 +17,7 @@ demo: ## boot a machine with no network and show all that hostctl does with it
 
 test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
 	@.ci/setup develop virtualbox
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: 7 minutes)
 	@.ci/setup virtualbox

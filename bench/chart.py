@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .line import BOTH, EXEC, FLOOR_SHELL, GET, PING, PUT
 from .samples import Samples
 
-__all__ = ["draw", "draw_channels"]
+__all__ = ["draw", "draw_channels", "draw_clones"]
 
 _BARS: Final = {
     "hostctl": ("hostctl", "#0b6e4f"),
@@ -20,6 +20,7 @@ _BARS: Final = {
     "qga": ("QEMU guest agent, at its best", "#e0a458"),
 }
 _KINDS: Final = {"agent": "#0b6e4f", "guest agent": "#e0a458", "login": "#a9b4c2"}
+_BIRTHS: Final = {"boot": "#a9b4c2", "clone": "#e0a458", "pool": "#0b6e4f"}
 _BETTER: Final = {"ms": "shorter", "MB/s": "longer"}
 _INK: Final = "#24292f"
 _FLOOR: Final = "what the guest's shell needs for it, by itself"
@@ -62,6 +63,23 @@ def draw_channels(samples: Samples, tasks: tuple[str, ...], path: Path) -> None:
         _dress(axes, names, min(values), max(values))
         unit = samples.get(task, names[0]).unit
         axes.set_title(f"{task}, {unit}: {_BETTER[unit]} is better", loc="left", fontsize=11)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def draw_clones(
+    samples: Samples, tasks: tuple[str, ...], names: tuple[str, ...], path: Path, caption: str
+) -> None:
+    """Write a chart of what boots, clones and waits to `path`, an SVG; its scale is logarithmic."""
+    matplotlib.rcParams.update({"svg.hashsalt": "hostctl", "font.size": 10, "text.color": _INK})
+    figure = Figure(figsize=(9.6, 2.6), facecolor="white", layout="constrained")
+    FigureCanvasSVG(figure)
+    for axes, task in zip(figure.subplots(1, len(tasks), sharey=True), tasks, strict=True):
+        values = [samples.median(task, name) for name in names]
+        for row, (name, value) in enumerate(zip(names, values, strict=True)):
+            _bar(axes, row, value, 0.75, name, _BIRTHS[name])
+        _dress(axes, list(names), min(values), max(values))
+        axes.set_title(f"{task}, ms: shorter is better", loc="left", fontsize=11)
+    figure.supxlabel(caption, fontsize=9, color="#57606a")
     figure.savefig(path, metadata={"Date": None})
 
 

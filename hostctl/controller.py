@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .backends.interface import DiskSpec, MachineSpec, check_name
+from .backends.interface import MEMORY_MIB, DiskSpec, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
 from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .backends.interface import Progress
     from .group import Group
     from .journal import Event
+    from .pool import Pool
     from .template import Template
 
 __all__ = ["Controller"]
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 BACKEND = "qemu"
 HEARTBEAT_S = 10.0
 SPEC_VERSION = 1
+CLONES_AT_ONCE = 16  # as many as a group of machines is told things at once
 MAX_DISKS = 16  # each takes a PCI slot; the pc machine has 32, a dozen of them ours
 
 
@@ -43,7 +46,7 @@ class Controller:
 
     def __init__(self, home: Home | None = None) -> None:
         self.home = (home or Home.default()).open()
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[str, tuple[object, Machine]] = {}  # what it is, and it
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,7 +62,7 @@ class Controller:
     async def close(self) -> None:
         """Close every machine that this controller handed out. Safe to call twice."""
         while self._machines:
-            _, machine = self._machines.popitem()
+            _, (_, machine) = self._machines.popitem()
             await machine.close()
 
     async def create(
@@ -80,7 +83,7 @@ class Controller:
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
         options = new_options(backend, spec.name, connect)
-        return await self._make(_resolved(spec), backend, options, tags)
+        return await self._make(resolved(spec), backend, options, tags)
 
     async def _make(
         self,
@@ -88,7 +91,9 @@ class Controller:
         backend: str,
         options: Mapping[str, Any],
         tags: Collection[str] = (),
+        made: Callable[[MachineFiles], None] | None = None,
     ) -> Machine:
+        """Make a machine; `made` may add to its folder, before anybody sees it."""
         async with self.home.staging(spec.name) as files:
             maker = open_backend(backend, spec, files, options)
             try:
@@ -96,6 +101,8 @@ class Controller:
             finally:
                 await maker.close()
             _write(files, backend, spec, options)
+            if made is not None:
+                made(files)
             if tags:
                 from .tags import write_tags
 
@@ -109,19 +116,91 @@ class Controller:
         spec: MachineSpec,
         *,
         warm: Sequence[str] = (),
+        on_clone: str | None = None,
         timeout_s: float = 120,
         progress: Progress | None = None,
     ) -> Template:
         """Boot a machine of `spec` on QEMU, run the shell lines `warm` in it, keep its moment.
 
+        `on_clone` is a script for the /bin/sh of each clone, to be run before anything else.
+
         Raises:
             TemplateExists: the name is taken.
             BootFailed: it did not boot; CommandFailed: a line failed. Nothing is kept.
         """
+        from .template import Recipe, Templates
+
+        recipe = Recipe(spec, tuple(warm), on_clone)
+        return await Templates(self.home).create(
+            name, recipe, timeout_s=timeout_s, progress=progress
+        )
+
+    async def create_template_from(
+        self,
+        name: str,
+        machine: str,
+        *,
+        warm: Sequence[str] = (),
+        on_clone: str | None = None,
+    ) -> Template:
+        """Make a template of a machine as it is at this moment; it goes on, halted for an instant.
+
+        What runs in it runs in every clone. The lines `warm` are run in a copy.
+
+        Raises:
+            TemplateExists: the name is taken.
+            WrongState: the machine does not run.
+            Unsupported: it is not on a QEMU of hostctl's own.
+        """
+        from .source import Source
         from .template import Templates
 
-        return await Templates(self.home).create(
-            name, _resolved(spec), warm, timeout_s=timeout_s, progress=progress
+        source = Source(self.machine(machine))
+        return await Templates(self.home).create_from(name, source, warm, on_clone)
+
+    async def ensure_template(
+        self, name: str, *, timeout_s: float = 120, progress: Progress | None = None
+    ) -> Template:
+        """Return the template `name`, fit for clones; make it if it must be made.
+
+        Where there is none, but an image has its name, it is made of that image, which is built
+        first if it has a recipe. One that came of an image and does not fit is made anew.
+
+        Raises:
+            TemplateNotFound: there is neither a template nor an image of that name.
+            TemplateUnfit: it does not fit, and cannot be made anew: it did not come of an image, or
+                machines use it.
+        """
+        from .template import Recipe, Templates
+
+        first = Recipe(MachineSpec("any", image=name)) if name in _images() else None
+        return await Templates(self.home).ensure(
+            name, first, timeout_s=timeout_s, progress=progress
+        )
+
+    async def template_of(
+        self,
+        image: str,
+        *,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        """Return the template of an image and a shape: "tiny", "tiny-512", "tiny-512-2cpus".
+
+        It is made on first use, the image too; and anew, in the way it was made, when it does not
+        fit the present QEMU or when the image has changed. Others who ask at once wait for it.
+
+        Raises:
+            ConfigError: there is no such image.
+            TemplateUnfit: it does not fit, and cannot be made anew: machines use it.
+        """
+        from .template import Recipe, Templates, name_of
+
+        spec = MachineSpec("any", image=image, memory_mib=memory_mib, cpus=cpus)
+        return await Templates(self.home).ensure(
+            name_of(spec), Recipe(spec), timeout_s=timeout_s, progress=progress
         )
 
     async def delete_template(self, name: str) -> None:
@@ -133,6 +212,7 @@ class Controller:
         """
         from .template import Templates
 
+        await self.sweep_throwaways()  # or what a killed one left would hold it
         await Templates(self.home).delete(name)
 
     def templates(self) -> tuple[Template, ...]:
@@ -149,41 +229,210 @@ class Controller:
         timeout_s: float = 60,
         wait: bool = True,
         owner_pid: int | None = None,
+        on_clone: str | None = None,
+        overcommit: bool = False,
     ) -> Machine:
         """Make a machine of a template's moment, and let it go on; `wait` for its agent.
 
-        Its clock is set and its random pool fed before this returns; two clones may draw the same
-        numbers until Linux reseeds, within a minute. Its RAM is its own from the
-        first write on, and so are its disks. With `owner_pid`, `sweep_throwaways` removes it once
-        that process has ended.
+        Its clock is set and its random pool fed before this returns, so that no two clones draw
+        the same numbers. Its RAM is its own from the first write on, and so are its disks. With
+        `owner_pid`, `sweep_throwaways` removes it once that process has ended. The template's
+        script is run, then `on_clone`, as `create_template` takes it; both need an answer, `wait`
+        or not.
 
         Raises:
             TemplateNotFound: there is none.
-            TemplateUnfit: it does not fit the present QEMU, or is damaged.
+            TemplateUnfit: it does not fit the present QEMU, or is damaged; one that came of an
+                image and is not in use is made anew instead.
             MachineExists: the name is taken.
+            MemoryShort: it may need more than there is, and `overcommit` is not set; see memory.py.
+            HookFailed: a script failed. Nothing is kept.
         """
-        from .template import Templates, clone_options, clone_spec
+        from .memory import check_memory
+        from .onclone import check_script
+        from .template import Templates
 
-        found = Templates(self.home).find(template)
-        found.check()
-        options = clone_options(found, owner_pid)
-        machine = await self._make(clone_spec(found, name), BACKEND, options)
-        try:
-            await machine.start(wait=wait, timeout_s=timeout_s)
-        except BaseException:
-            await machine.delete(force=True)
-            raise
+        check_script(on_clone)
+        found = await Templates(self.home).ensure(template, None)
+        if not overcommit:
+            check_memory(self.home, template, found.spec.memory_mib, 1)
+        return await self._clone(
+            found, name, timeout_s=timeout_s, wait=wait, owner_pid=owner_pid, on_clone=on_clone
+        )
+
+    async def clone_all(
+        self,
+        template: str,
+        names: Sequence[str],
+        *,
+        timeout_s: float = 60,
+        on_clone: str | None = None,
+        overcommit: bool = False,
+    ) -> tuple[Machine, ...]:
+        """Make several machines as `clone` does: all, or none.
+
+        There is memory for all of them before the first one starts, or MemoryShort is raised.
+        """
+        from .memory import check_memory
+        from .onclone import check_script
+        from .template import Templates
+
+        check_script(on_clone)
+        found = await Templates(self.home).ensure(template, None)
+        if not overcommit:
+            check_memory(self.home, template, found.spec.memory_mib, len(names))
+        turns = asyncio.Semaphore(CLONES_AT_ONCE)
+
+        async def make(name: str) -> Machine:
+            async with turns:
+                return await self._clone(found, name, timeout_s=timeout_s, on_clone=on_clone)
+
+        return await _all_or_none([asyncio.ensure_future(make(name)) for name in names])
+
+    async def take(
+        self,
+        template: str,
+        *,
+        timeout_s: float = 60,
+        owner_pid: int | None = None,
+        on_clone: str | None = None,
+        overcommit: bool = False,
+    ) -> Machine:
+        """Return a clone that nobody has used yet: one of the template's pool, or else a new one.
+
+        It has a name of its own. One of a pool has run a few commands, so that the next is as fast
+        as any; its clock is set and its random pool fed, as are a new one's.
+
+        Raises:
+            As `clone` does.
+        """
+        from .onclone import check_script
+        from .pool import Pools, member_name
+        from .template import Templates
+
+        check_script(on_clone)
+        pools = Pools(self)
+        if pools.has(template):
+            await Templates(self.home).ensure(template, None)
+            machine = await pools.take(template, owner_pid)
+            with _told("a pool is not filled up"):  # the machine is theirs all the same
+                pools.spawn_fill(template)
+            if machine is not None:
+                async with _gone_on_failure(machine):
+                    await _run_scripts(machine, [on_clone], timeout_s)
+                return machine
+        return await self.clone(
+            template,
+            member_name(template),
+            timeout_s=timeout_s,
+            owner_pid=owner_pid,
+            on_clone=on_clone,
+            overcommit=overcommit,
+        )
+
+    async def create_pool(
+        self,
+        template: str,
+        size: int,
+        *,
+        overcommit: bool = False,
+        progress: Progress | None = None,
+    ) -> Pool:
+        """Keep `size` clones of a template waiting for `take`, from now on; return when they wait.
+
+        The template is made as by `ensure_template`. A pool that is there gets this size.
+
+        Raises:
+            MemoryShort: they may need more than there is, and `overcommit` is not set; the pool
+                stays as it was.
+        """
+        from .memory import check_memory
+        from .pool import Pools
+
+        found = await self.ensure_template(template, progress=progress)
+        pools = Pools(self)
+        known = {pool.template: pool.ready for pool in await pools.list()}
+        if not overcommit:
+            missing = max(0, size - known.get(template, 0))
+            check_memory(self.home, template, found.spec.memory_mib, missing)
+        pools.set(template, size, overcommit=overcommit)
+        await pools.fill(template, progress)
+        return await pools.find(template)
+
+    async def fill_pool(self, template: str, *, progress: Progress | None = None) -> Pool:
+        """Make what a pool lacks, now and here; `take` starts a process that does.
+
+        Raises:
+            PoolNotFound: the template has none.
+        """
+        from .pool import Pools
+
+        pools = Pools(self)
+        await pools.find(template)
+        await pools.fill(template, progress)
+        return await pools.find(template)
+
+    async def delete_pool(self, template: str) -> None:
+        """Remove a pool, and the clones that wait in it. Raises PoolNotFound."""
+        from .pool import Pools
+
+        await Pools(self).delete(template)
+
+    async def pools(self) -> tuple[Pool, ...]:
+        """Return all pools, sorted by template."""
+        from .pool import Pools
+
+        return await Pools(self).list()
+
+    async def _clone(
+        self,
+        found: Template,
+        name: str,
+        *,
+        timeout_s: float = 60,
+        wait: bool = True,
+        owner_pid: int | None = None,
+        on_clone: str | None = None,
+        pool: str | None = None,
+    ) -> Machine:
+        from .template import clone_options, clone_spec, mark_newborn, mark_waiting
+
+        if self.home.files(name).newborn.exists():
+            await self.sweep_throwaways()
+        scripts = [found.on_clone, on_clone]
+        options = clone_options(found, owner_pid, pool)
+        mark = mark_newborn if pool is None else mark_waiting
+        machine = await self._make(clone_spec(found, name), BACKEND, options, made=mark)
+        async with _gone_on_failure(machine):
+            await machine.start(wait=wait or any(scripts), timeout_s=timeout_s)
+            await _run_scripts(machine, scripts, timeout_s)
+            self.home.files(name).newborn.unlink(missing_ok=True)
         return machine
 
     async def sweep_throwaways(self) -> None:
-        """Remove clones whose owner was killed before it could."""
+        """Remove clones whose owner was killed before it could, and what is left of pools."""
         from .template import is_orphan
 
+        if self.home.pools.exists() or self.home.waiting():
+            from .pool import Pools
+
+            await Pools(self).sweep()
+
         for name in self.home.names():
-            if is_orphan(read_json(self.home.files(name).spec)):
+            if is_orphan(self.home.files(name)):
                 logger.info("removing machine %s: its owner has ended", name)
                 with contextlib.suppress(HostctlError):  # another one is quicker
                     await self.machine(name).delete(force=True)
+
+    def keep(self, name: str) -> None:
+        """Take a clone from its owner: `sweep_throwaways` leaves it from now on. Repeatable.
+
+        Raises:
+            MachineNotFound: there is none.
+        """
+        files = self.home.find(name)
+        kind, spec, options = _read(files)
+        _write(files, kind, spec, {key: options[key] for key in options if key != "owner"})
 
     async def adopt(
         self,
@@ -265,11 +514,12 @@ class Controller:
         """
         files = self.home.find(name)
         kind, spec, options = _read(files)
-        known = self._machines.get(name)
-        if known is not None and known.spec == spec:
-            return known
+        what = kind, spec, {key: options[key] for key in options if key != "owner"}
+        known, machine = self._machines.get(name, (None, None))
+        if machine is not None and known == what:
+            return machine
         machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
-        self._machines[name] = machine
+        self._machines[name] = what, machine
         return machine
 
     def names(self, *words: str, allow_empty: bool = False) -> tuple[str, ...]:
@@ -339,6 +589,44 @@ class Controller:
         return Watcher(self, wanted, heartbeat_s, every_beat=every_beat).events()
 
 
+@contextlib.asynccontextmanager
+async def _gone_on_failure(machine: Machine) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await machine.delete(force=True)
+        raise
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Let what is only useful fail."""
+    try:
+        yield
+    except (HostctlError, OSError) as err:
+        logger.warning("%s: %s", what, err)
+
+
+async def _run_scripts(machine: Machine, scripts: Sequence[str | None], timeout_s: float) -> None:
+    if any(scripts):
+        from .onclone import run_scripts
+
+        await run_scripts(machine, scripts, timeout_s)
+
+
+async def _all_or_none(making: list[asyncio.Future[Machine]]) -> tuple[Machine, ...]:
+    """Wait for all machines; should one fail, delete the others."""
+    try:
+        return tuple(await asyncio.gather(*making))
+    except BaseException:
+        for future in making:
+            future.cancel()
+        for made in await asyncio.gather(*making, return_exceptions=True):
+            if isinstance(made, Machine):
+                await made.delete(force=True)
+        raise
+
+
 def _matches(patterns: Sequence[str], name: str) -> bool:
     from fnmatch import fnmatchcase
 
@@ -366,7 +654,7 @@ def _read(files: MachineFiles) -> tuple[str, MachineSpec, Mapping[str, Any]]:
         raise BackendError(f"{files.spec} is damaged: {err!r}", hint=hint) from err
 
 
-def _resolved(spec: MachineSpec) -> MachineSpec:
+def resolved(spec: MachineSpec) -> MachineSpec:
     """Fill in an image's kernel, make paths absolute, and check that they are there."""
     if spec.image is not None and spec.kernel is None:
         import hostctl_images
@@ -377,6 +665,13 @@ def _resolved(spec: MachineSpec) -> MachineSpec:
     disks = tuple(replace(disk, base=_file(disk.base, "disk image")) for disk in spec.disks)
     kernel, initrd = _file(spec.kernel, "kernel"), _file(spec.initrd, "initrd")
     return replace(spec, kernel=kernel, initrd=initrd, disks=_check_disks(disks))
+
+
+def _images() -> set[str]:
+    """Return the names of images that are there, or have a recipe."""
+    import hostctl_images
+
+    return {image.name for image in hostctl_images.available()} | set(hostctl_images.recipes())
 
 
 def _file(path: Path | None, what: str) -> Path | None:

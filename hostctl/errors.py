@@ -16,11 +16,13 @@
     │   ├── MonitorError              .command, .reason: QEMU refused, or does not answer
     │   ├── AttachFailed              no foothold in the guest, or no agent came of it
     │   ├── DeadlineExceeded          (TimeoutError)
+    │   ├── MemoryShort               .needed_bytes, .available_bytes: nothing was started
     │   ├── Unsupported               .capability: what this hypervisor, or this one's way, cannot
     │   ├── SnapshotError             .tag
     │   │   ├── SnapshotNotFound      (LookupError)
     │   │   └── SnapshotExists
     │   └── TemplateError             .name
+    │       ├── PoolNotFound          (LookupError) the template has none
     │       ├── TemplateNotFound      (LookupError)
     │       ├── TemplateExists
     │       ├── TemplateInUse         .users: what has to go first
@@ -30,6 +32,8 @@
     ├── ChannelError                  the line to the guest   ┐
     ├── ProtocolError                 bytes that break rules   │ hostctl_channels.errors
     └── GuestError                    the guest said no        ┘
+        ├── CommandFailed             .result                      (of hostctl_channels.errors)
+        │   └── HookFailed            the script of a new clone failed; the clone is gone
         └── HostileTree               .path: what a guest sent may not be written on this host
 
 A message is one lower-case line: what was tried, on what, what came back. The way out is in `hint`.
@@ -61,6 +65,8 @@ from hostctl_channels.errors import (
 )
 
 if TYPE_CHECKING:
+    from hostctl_channels.interface import Result
+
     from .fanout import Outcome
 
 __all__ = [
@@ -77,6 +83,7 @@ __all__ = [
     "DeadlineExceeded",
     "GroupFailed",
     "GuestError",
+    "HookFailed",
     "HostctlError",
     "HostileTree",
     "JobNotFound",
@@ -84,9 +91,11 @@ __all__ = [
     "LogCut",
     "MachineExists",
     "MachineNotFound",
+    "MemoryShort",
     "MonitorError",
     "NothingMatches",
     "OutputTooLarge",
+    "PoolNotFound",
     "PortHeld",
     "PortsBusy",
     "ProtocolError",
@@ -214,6 +223,16 @@ class DeadlineExceeded(BackendError, TimeoutError):
     """The operation did not end in time."""
 
 
+class MemoryShort(BackendError):
+    """New machines may need more memory than this host has; none of them was started."""
+
+    def __init__(self, message: str, needed_bytes: int, available_bytes: int) -> None:
+        hint = "stop or delete machines, make fewer, or take the risk with --overcommit"
+        super().__init__(message, hint=hint)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+
+
 class Unsupported(BackendError):
     """The hypervisor, or the way in which we reach it, lacks `capability`; nothing was done."""
 
@@ -254,6 +273,13 @@ class TemplateNotFound(TemplateError, LookupError):
         super().__init__(f"no template named {name!r}", name, hint="hostctl template list")
 
 
+class PoolNotFound(TemplateError, LookupError):
+    """No clones of that template are kept waiting."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"template {name!r} has no pool", name, hint="hostctl pool list")
+
+
 class TemplateExists(TemplateError):
     """There is a template of that name already; it was not touched."""
 
@@ -265,18 +291,20 @@ class TemplateExists(TemplateError):
 class TemplateInUse(TemplateError):
     """Machines that came of the template are still there: their disks and RAM lie in it."""
 
-    def __init__(self, name: str, users: Sequence[str]) -> None:
+    def __init__(self, name: str, users: Sequence[str], *, hint: str | None = None) -> None:
         shown = ", ".join(users[:5]) + (", …" if len(users) > 5 else "")
-        super().__init__(f"template {name!r} is in use by {shown}", name, hint="delete them first")
+        text = f"template {name!r} is in use by {shown}"
+        super().__init__(text, name, hint=hint or "delete them first")
         self.users = tuple(users)
 
 
 class TemplateUnfit(TemplateError):
     """The template does not fit the present QEMU, or its files are damaged; no clone was made."""
 
-    def __init__(self, name: str, why: str) -> None:
-        hint = f"hostctl template delete {name}, and create it anew"
-        super().__init__(f"template {name!r} cannot be used: {why}", name, hint=hint)
+    def __init__(self, name: str, why: str, *, hint: str | None = None) -> None:
+        again = f"hostctl template delete {name}, and create it anew"
+        super().__init__(f"template {name!r} cannot be used: {why}", name, hint=hint or again)
+        self.why = why
 
 
 class SnapshotExists(SnapshotError):
@@ -300,6 +328,19 @@ class GroupFailed(HostctlError):
     def __init__(self, message: str, outcomes: Sequence[Outcome[object]]) -> None:
         super().__init__(message)
         self.outcomes = tuple(outcomes)
+
+
+class HookFailed(CommandFailed):
+    """A new clone's script did not end with status 0; the clone was removed.
+
+    `result` has all that it printed, the message its last lines.
+    """
+
+    def __init__(self, name: str, result: Result) -> None:
+        said = (result.stdout + result.stderr).decode("utf-8", "backslashreplace").split("\n")
+        lines = ["".join(c if c.isprintable() else "?" for c in line.strip()) for line in said]
+        last = " | ".join([line for line in lines if line][-3:])[-300:] or "it printed nothing"
+        super().__init__(f"clone {name!r}: its on-clone script: {result.exit}: {last}", result)
 
 
 class HostileTree(GuestError):

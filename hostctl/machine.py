@@ -257,6 +257,22 @@ class Machine(Guest):
         if state is MachineState.PAUSED:
             await self._refresh()
 
+    async def _wake(self) -> None:
+        """Let a clone of a pool go on, and set its clock. The caller holds our lock.
+
+        Its random pool was fed when it began, and nobody has had that state since: no second time.
+        """
+        guard(self.name, await self._backend.settle(), "resume")
+        self._pulse.set_suspended(False)
+        async with asyncio.timeout(REFRESH_S):
+            clock = asyncio.ensure_future(self._set_clock())  # its line is opened meanwhile
+            try:
+                await self._backend.resume()
+                await clock
+            finally:
+                clock.cancel()
+                await asyncio.gather(clock, return_exceptions=True)
+
     async def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
         """Press the reset button; with `wait` return when the agent answers again."""
         async with self._locked("reset"):
@@ -343,13 +359,13 @@ class Machine(Guest):
 
     async def stats(self) -> MachineStats:
         """Ask what it uses: its process here, its hypervisor, its own Linux."""
-        from .stats import GUEST_FILES, GuestUse, HostUse, MachineStats
+        from .stats import LOOK, GuestUse, HostUse, MachineStats
 
         report, guest = await self._backend.describe(), None
         if await self.state() is MachineState.RUNNING:
             with contextlib.suppress(HostctlError, TimeoutError):
                 async with asyncio.timeout(NICS_S):
-                    guest = GuestUse.parse((await self.exec("cat", *GUEST_FILES)).stdout)
+                    guest = GuestUse.parse((await self.shell(LOOK)).stdout)
         return MachineStats(
             host=None if report.pid is None else HostUse.of(report.pid),
             guest=guest,
@@ -736,11 +752,15 @@ class Machine(Guest):
             return
         try:
             async with asyncio.timeout(REFRESH_S):
-                channel = await self._reach()
-                await channel.set_clock(time.time())
-                await channel.feed_entropy(os.urandom(64))
+                await self._set_clock()
+                await (await self._reach()).feed_entropy(os.urandom(64))
         except (HostctlError, TimeoutError) as err:
             logger.warning("machine %s: clock and entropy not refreshed: %s", self.name, err)
+
+    async def _set_clock(self) -> None:
+        channel = await self._reach()
+        await channel.connect(REFRESH_S)  # may take a while, and the time is to be that after it
+        await channel.set_clock(time.time())
 
     async def _guest_view(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
         try:

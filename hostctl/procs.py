@@ -94,12 +94,15 @@ async def running(argv: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Proce
             await process.communicate()
 
 
-def spawn_detached(argv: Sequence[str], stderr: Path) -> int:
+def spawn_detached(
+    argv: Sequence[str], stderr: Path, environ: Mapping[str, str] | None = None
+) -> int:
     """Start a program that outlives us, in a session of its own, and return its pid.
 
     It has no stdin, no terminal and none of our descriptors: Python's are close-on-exec, and those
     that our own caller left us are closed, or a shell's pipe would stay open as long as it.
     posix_spawn rather than subprocess: no Popen object that would have to live as long as it.
+    `environ` is added to our environment.
     """
     path = find_tool(argv[0])
     fresh = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -109,7 +112,8 @@ def spawn_detached(argv: Sequence[str], stderr: Path) -> int:
         (os.POSIX_SPAWN_DUP2, 1, 2),
         *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
     ]
-    pid = os.posix_spawn(path, list(argv), os.environ, file_actions=actions, setsid=True)
+    around = {**os.environ, **(environ or {})}
+    pid = os.posix_spawn(path, list(argv), around, file_actions=actions, setsid=True)
     logger.debug("spawned %s as process %d", argv, pid)
     return pid
 

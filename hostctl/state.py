@@ -30,6 +30,7 @@ __all__ = [
     "Home",
     "MachineFiles",
     "cut_log",
+    "last_lines",
     "locked",
     "previous",
     "put_aside",
@@ -126,6 +127,16 @@ class MachineFiles:
         return self.directory / "unborn"
 
     @property
+    def newborn(self) -> Path:
+        """Who makes the clone, until it is whole: one whose maker was killed is removed."""
+        return self.directory / "newborn"
+
+    @property
+    def waiting(self) -> Path:
+        """There as long as a clone waits in a pool, and is nobody's; see pool.py."""
+        return self.directory / "waiting"
+
+    @property
     def snapshots(self) -> Path:
         return self.directory / "snapshots.json"
 
@@ -191,17 +202,30 @@ class Home:
         return self.state / "templates"
 
     @property
+    def pools(self) -> Path:
+        """A folder for each pool, by its template's name; see pool.py."""
+        return self.state / "pools"
+
+    @property
     def journal(self) -> Path:
         """What was done to machines; see journal.py."""
         return self.state / "events.jsonl"
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all machines, sorted."""
+        """Return the names of all machines, sorted; not of those that wait in a pool."""
+        waiting = set(self.waiting())
+        return tuple(name for name in self._names() if name not in waiting)
+
+    def waiting(self) -> tuple[str, ...]:
+        """Return the names of the machines that wait in a pool, sorted."""
+        return tuple(name for name in self._names() if self.files(name).waiting.exists())
+
+    def _names(self) -> list[str]:
         try:
             entries = os.listdir(self.machines)
         except FileNotFoundError:
-            return ()
-        return tuple(sorted(name for name in entries if not name.startswith(".")))
+            return []
+        return sorted(name for name in entries if not name.startswith("."))
 
     def files(self, name: str) -> MachineFiles:
         """Return the paths of machine `name`, whether it is there or not."""
@@ -415,10 +439,17 @@ def tail(path: Path, lines: int) -> str:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_BYTES))
-            text = file.read(TAIL_BYTES).decode("utf-8", "replace")
+            return last_lines(file.read(TAIL_BYTES), lines)
     except FileNotFoundError:
         return ""
-    # The guest wrote it: an escape sequence must not reach the terminal of whoever reads the error.
+
+
+def last_lines(said: bytes, lines: int) -> str:
+    """Return the last `lines` lines of what a guest said, made safe to print, without empty ones.
+
+    An escape sequence must not reach the terminal of whoever reads an error.
+    """
+    text = said[-TAIL_BYTES:].decode("utf-8", "replace")
     clean = ("".join(c for c in line if c.isprintable() or c == "\t") for line in text.splitlines())
     return "\n".join([line.rstrip() for line in clean if line.strip()][-lines:])
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["GUEST_FILES", "GuestUse", "HostUse", "MachineStats"]
+__all__ = ["LOOK", "GuestUse", "HostUse", "MachineStats"]
 
-GUEST_FILES: Final = ("/proc/uptime", "/proc/loadavg", "/proc/meminfo", "/proc/stat")
+_FILES: Final = "/proc/uptime /proc/loadavg /proc/meminfo /proc/stat"
+_PORTS: Final = "/sys/kernel/debug/virtio-ports/*"  # of virtio_console.c; QEMU itself counts none
+LOOK: Final = f"cat {_FILES} {_PORTS} 2>/dev/null"
+"""The line of sh whose output `GuestUse.parse` reads."""
 _MAX_TOLD: Final = 64 * 1024
 _HZ: Final = 100  # of the guest's /proc/stat: USER_HZ, the same for every Linux of this age
 
@@ -47,10 +50,12 @@ class GuestUse:
     cpu_s: float | None = None
     memory_bytes: int | None = None
     available_bytes: int | None = None
+    port_read_bytes: int | None = None
+    port_written_bytes: int | None = None
 
     @classmethod
     def parse(cls, text: bytes) -> GuestUse:
-        """Read what `cat` of GUEST_FILES printed; a guest may print anything."""
+        """Read what LOOK printed; a guest may print anything."""
         text = text[:_MAX_TOLD]
         head = re.match(rb"(\d{1,12}\.\d\d) \d+\.\d\d\n(\d{1,6}\.\d\d) ", text)
         total, free = _kib(text, b"MemTotal"), _kib(text, b"MemAvailable")
@@ -61,12 +66,19 @@ class GuestUse:
             cpu_s=sum(map(int, cpu.groups())) / _HZ if cpu else None,
             memory_bytes=total,
             available_bytes=free,
+            port_read_bytes=_sum(text, b"received"),
+            port_written_bytes=_sum(text, b"sent"),
         )
 
 
 def _kib(text: bytes, key: bytes) -> int | None:
     found = re.search(rb"^%s: +(\d{1,12}) kB$" % key, text, re.M)
     return int(found[1]) * 1024 if found else None
+
+
+def _sum(text: bytes, way: bytes) -> int | None:
+    found = re.findall(rb"^bytes_%s: (\d{1,19})$" % way, text, re.M)
+    return sum(map(int, found)) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from hostctl_channels.interface import MAX_OUTPUT
 
 from . import controller as async_controller
 from . import machine as async_machine
-from .backends.interface import MachineSpec, Progress
+from .backends.interface import MEMORY_MIB, MachineSpec, Progress
 from .controller import BACKEND, HEARTBEAT_S
 from .guest import MAX_CONNECTIONS, MAX_READ
 from .lifecycle import MachineState
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .job import Job as AsyncJob
     from .job import JobStatus
     from .journal import Event
+    from .pool import Pool
     from .report import MachineReport
     from .state import MachineFiles
     from .stats import MachineStats
@@ -112,13 +113,45 @@ class Controller:
         spec: MachineSpec,
         *,
         warm: Sequence[str] = (),
+        on_clone: str | None = None,
         timeout_s: float = 120,
         progress: Progress | None = None,
     ) -> Template:
         made = self._async.create_template(
-            name, spec, warm=warm, timeout_s=timeout_s, progress=progress
+            name, spec, warm=warm, on_clone=on_clone, timeout_s=timeout_s, progress=progress
         )
         return self._loop.call(made)
+
+    def create_template_from(
+        self,
+        name: str,
+        machine: str,
+        *,
+        warm: Sequence[str] = (),
+        on_clone: str | None = None,
+    ) -> Template:
+        made = self._async.create_template_from(name, machine, warm=warm, on_clone=on_clone)
+        return self._loop.call(made)
+
+    def ensure_template(
+        self, name: str, *, timeout_s: float = 120, progress: Progress | None = None
+    ) -> Template:
+        made = self._async.ensure_template(name, timeout_s=timeout_s, progress=progress)
+        return self._loop.call(made)
+
+    def template_of(
+        self,
+        image: str,
+        *,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        timeout_s: float = 120,
+        progress: Progress | None = None,
+    ) -> Template:
+        found = self._async.template_of(
+            image, memory_mib=memory_mib, cpus=cpus, timeout_s=timeout_s, progress=progress
+        )
+        return self._loop.call(found)
 
     def delete_template(self, name: str) -> None:
         self._loop.call(self._async.delete_template(name))
@@ -134,14 +167,77 @@ class Controller:
         timeout_s: float = 60,
         wait: bool = True,
         owner_pid: int | None = None,
+        on_clone: str | None = None,
+        overcommit: bool = False,
     ) -> Machine:
         made = self._async.clone(
-            template, name, timeout_s=timeout_s, wait=wait, owner_pid=owner_pid
+            template,
+            name,
+            timeout_s=timeout_s,
+            wait=wait,
+            owner_pid=owner_pid,
+            on_clone=on_clone,
+            overcommit=overcommit,
         )
         return Machine(self._loop, self._loop.call(made))
 
+    def clone_all(
+        self,
+        template: str,
+        names: Sequence[str],
+        *,
+        timeout_s: float = 60,
+        on_clone: str | None = None,
+        overcommit: bool = False,
+    ) -> tuple[Machine, ...]:
+        made = self._async.clone_all(
+            template, names, timeout_s=timeout_s, on_clone=on_clone, overcommit=overcommit
+        )
+        return tuple(Machine(self._loop, machine) for machine in self._loop.call(made))
+
+    def take(
+        self,
+        template: str,
+        *,
+        timeout_s: float = 60,
+        owner_pid: int | None = None,
+        on_clone: str | None = None,
+        overcommit: bool = False,
+    ) -> Machine:
+        taken = self._async.take(
+            template,
+            timeout_s=timeout_s,
+            owner_pid=owner_pid,
+            on_clone=on_clone,
+            overcommit=overcommit,
+        )
+        return Machine(self._loop, self._loop.call(taken))
+
+    def create_pool(
+        self,
+        template: str,
+        size: int,
+        *,
+        overcommit: bool = False,
+        progress: Progress | None = None,
+    ) -> Pool:
+        made = self._async.create_pool(template, size, overcommit=overcommit, progress=progress)
+        return self._loop.call(made)
+
+    def fill_pool(self, template: str, *, progress: Progress | None = None) -> Pool:
+        return self._loop.call(self._async.fill_pool(template, progress=progress))
+
+    def delete_pool(self, template: str) -> None:
+        self._loop.call(self._async.delete_pool(template))
+
+    def pools(self) -> tuple[Pool, ...]:
+        return self._loop.call(self._async.pools())
+
     def sweep_throwaways(self) -> None:
         self._loop.call(self._async.sweep_throwaways())
+
+    def keep(self, name: str) -> None:
+        self._async.keep(name)
 
     def adopt(
         self,

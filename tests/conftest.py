@@ -104,6 +104,8 @@ class Demand:
         return "all" in self.parts
 
 
+pytest_plugins = ["pytester"]  # for tests of our own plugin; may stand nowhere else
+
 _DEMAND = Demand.of(os.environ)
 
 
@@ -125,8 +127,13 @@ def lab() -> "Iterator[laboratory.Lab]":
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give machines time: a `vm` test without a timeout of its own gets `VM_TIMEOUT_S`."""
+    """Give machines time, and keep the tests of a file together, that they boot but one.
+
+    A `vm` test without a timeout of its own gets `VM_TIMEOUT_S`.
+    """
     for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
         if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(VM_TIMEOUT_S))
 

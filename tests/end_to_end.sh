@@ -342,7 +342,7 @@ templates() {
 	step 'who runs it is killed: the next hostctl removes the machine'
 	hostctl run warm -- /bin/sleep 321 &
 	pid=$!
-	until_ 30 sh -c 'hostctl list -q | grep -q run-'
+	until_ 30 sh -c 'hostctl list -q | grep -q warm-'
 	kill -9 "$pid"
 	wait "$pid" 2>/dev/null
 	says '' hostctl list -q

@@ -35,7 +35,8 @@ class Notes:
     """The notes of one request: `TOKEN KIND VALUE` on a line. Of each kind the first one counts."""
 
     def __init__(self) -> None:
-        self.token = secrets.token_hex(16).encode()
+        # Its first byte is one that hardly any output ends with: that would be held back.
+        self.token = b"\x01" + secrets.token_hex(16).encode()
         self._held = b""
         self._found: dict[bytes, bytes] = {}
 

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
+from .entropy import FEED
 from .errors import (
     ChannelError,
     ChannelReset,
@@ -162,7 +163,7 @@ class StagedChannel:
 
     async def feed_entropy(self, data: Buffer) -> None:
         """See Channel."""
-        await self._feat("cat >/dev/urandom", Capability.ENTROPY, data)
+        await self._feat(FEED, Capability.ENTROPY, data)
 
     async def _feat(self, line: str, need: Capability, data: Buffer = b"") -> None:
         async with self._line():

@@ -306,6 +306,8 @@ get() { # PATH STAT VERIFY
 	frame D 0 ${#facts} %s "$facts"
 }
 
+reseed() { [ ! -c /dev/snapshot ] || true 2>/dev/null >/dev/snapshot || :; } # agent.md
+
 serve() {
 	[ ! -t 0 ] || { stty raw -echo && R=${BASH_VERSION+-n9999}; } # bash reads ahead
 	n=0000000000000000
@@ -329,7 +331,7 @@ serve() {
 		R) eval "restart $t" ;;
 		H) drop && frame H 0 $((${#feats} + 1)) '\001%s' "$feats" ;;
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
-		F) if take "$l" of=/dev/urandom 2>"$log"; then done_; else fail entropy; fi ;;
+		F) if take "$l" of=/dev/urandom 2>"$log" && reseed; then done_; else fail entropy; fi ;;
 		S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
 		V) ;;
 		*) oops 38 "unknown request $k" ;;

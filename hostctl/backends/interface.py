@@ -49,6 +49,7 @@ Progress = Callable[[str], None]  # one short line of talk per step
 ACCELS = ("auto", "kvm", "hvf", "tcg")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_LIMIT = 63  # a host name's; leaves room in socket paths
+MEMORY_MIB = 256
 MIN_MEMORY_MIB, MAX_MEMORY_MIB = 16, 1024 * 1024
 MAX_CPUS = 255  # the pc machine's own limit without an interrupt remapper
 
@@ -101,7 +102,7 @@ class MachineSpec:
     kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
-    memory_mib: int = 256
+    memory_mib: int = MEMORY_MIB
     cpus: int = 1
     disks: tuple[DiskSpec, ...] = ()
     accel: str = "auto"

@@ -23,6 +23,11 @@ _MACHINE: Final = {
     "zsh": "_hostctl_machines_zsh",
     "fish": "(_hostctl_machines)",
 }
+_TEMPLATE: Final = {
+    "bash": "_hostctl_templates",
+    "zsh": "_hostctl_templates_zsh",
+    "fish": "(_hostctl_templates)",
+}
 
 
 def create(parser: argparse.ArgumentParser) -> None:
@@ -254,10 +259,8 @@ def events(parser: argparse.ArgumentParser) -> None:
 
 def stats(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl stats`."""
-    action = parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="machines (default: all that run)"
-    )
-    _complete(action, _MACHINE)
+    _add_words(parser, "*", f"{_SEVERAL} (default: all that run)")
+    _add_allow_empty(parser)
     _add_json(parser)
 
 
@@ -342,37 +345,46 @@ Ctrl-C, SIGTERM and SIGHUP go to the command; a second Ctrl-C kills it."""
 def run(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl run`. The guest's words are cut off before argparse sees them."""
     parser.usage = "hostctl run [options] TEMPLATE [options] [--] COMMAND [ARGUMENT ...]"
+    _add_template(parser, "template", "a template, or an image, of which one is made once")
     parser.add_argument(
-        "template", metavar="TEMPLATE", help="a template, or an image, of which one is made once"
-    )
-    parser.add_argument(
+        "-v",
         "--put",
-        metavar="FILE:PATH",
+        metavar="SOURCE:PATH",
         action="append",
         default=[],
-        help="copy this file in first; repeatable",
+        help="copy this file or folder in first; folders above it are made; repeatable",
     )
     parser.add_argument(
         "--get",
-        metavar="PATH:FILE",
+        metavar="PATH:TARGET",
         action="append",
         default=[],
-        help="copy this file out afterwards, whatever the command's status; repeatable",
+        help="copy this file or folder out afterwards, whatever the command's status; repeatable",
     )
     parser.add_argument("--keep", action="store_true", help="leave the machine there, and name it")
+    _add_clone_options(parser)
     _add_command_options(parser)
     parser.set_defaults(command=[])
     parser.epilog = """\
 examples:
   hostctl run tiny -- uname -a
-  hostctl run --put job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+  hostctl run -v job.sh:/job.sh --get /tmp/out:out tiny -- sh /job.sh
+  hostctl run -v src:/src -w /src --get /src/build:build tiny -- make
 
-The machine has no network, and is removed whatever happens. Exit status as of hostctl exec."""
+What is copied in is a copy: nothing is shared with the guest, so -v is no mount. The machine has no
+network, and is removed whatever happens. Exit status as of hostctl exec."""
 
 
 def template_create(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template create`: it takes what `create` takes, for QEMU."""
     _add_new_name(parser)
+    source = parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="MACHINE",
+        help="keep the present moment of this machine, which goes on, instead of booting one",
+    )
+    _complete(source, _MACHINE)
     _add_shape(parser)
     parser.add_argument(
         "--warm",
@@ -381,6 +393,7 @@ def template_create(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="run this shell line in it before its moment is kept; repeatable",
     )
+    _add_on_clone(parser, "a script that each clone's /bin/sh runs first; $1 is its name")
     _add_timeout(parser, "how long to wait for its boot, and for each line (default: 120s)", 120)
     _add_json(parser)
     parser.set_defaults(backend="qemu")
@@ -393,16 +406,41 @@ def template_list(parser: argparse.ArgumentParser) -> None:
 
 def template_delete(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl template delete`."""
-    parser.add_argument("name", metavar="TEMPLATE", help="one that no machine came of")
+    _add_template(parser, "name", "one that no machine came of")
+
+
+def pool_create(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool create`."""
+    _add_template(parser, "template", "a template, or an image, of which one is made once")
+    parser.add_argument(
+        "--size", metavar="N", type=_count, required=True, help="how many clones shall wait"
+    )
+    _add_overcommit(parser)
+    _add_json(parser)
+    parser.epilog = """\
+A waiting clone is warm and frozen: it takes memory, and no CPU. hostctl run takes one, and another
+process makes the next. Of a pool that is there, this changes the size."""
+
+
+def pool_name(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool delete`, and `fill`, which takes the same."""
+    _add_template(parser, "template", "one that has a pool")
+    _add_json(parser)
+
+
+def pool_list(parser: argparse.ArgumentParser) -> None:
+    """Declare `hostctl pool list`."""
+    _add_json(parser)
 
 
 def clone(parser: argparse.ArgumentParser) -> None:
     """Declare `hostctl clone`."""
-    parser.add_argument(
+    source = parser.add_argument(
         "source",
         metavar="SOURCE",
         help="a template; or a machine whose hypervisor can make a stopped one of its snapshots",
     )
+    _complete(source, _TEMPLATE)
     parser.add_argument("names", metavar="NAME", nargs="+", help="what to call the clones")
     parser.add_argument(
         "--snapshot", metavar="TAG", help="of a machine: where they begin (default: the newest)"
@@ -410,6 +448,7 @@ def clone(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", metavar="N", type=_count, help="make so many of one NAME: NAME-1, NAME-2, …"
     )
+    _add_clone_options(parser)
     _add_timeout(parser, "how long to wait for their answers (default: 60s)", 60)
     _add_json(parser)
 
@@ -542,6 +581,7 @@ def sync(parser: argparse.ArgumentParser) -> None:
     _add_progress(parser)
     _add_steal(parser)
     _add_json(parser)
+    _add_fan_out(parser)
     parser.epilog = """\
 examples:
   hostctl sync src web:/srv/src
@@ -796,6 +836,28 @@ def _add_timeout(parser: argparse.ArgumentParser, text: str, default: float | No
         default=default,
         help=text,
     )
+
+
+def _add_template(parser: argparse.ArgumentParser, dest: str, text: str) -> None:
+    _complete(parser.add_argument(dest, metavar="TEMPLATE", help=text), _TEMPLATE)
+
+
+def _add_clone_options(parser: argparse.ArgumentParser) -> None:
+    text = "a script that the clone's /bin/sh runs first, after the template's; $1 is its name"
+    _add_on_clone(parser, text)
+    _add_overcommit(parser)
+
+
+def _add_overcommit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overcommit",
+        action="store_true",
+        help="start even if there may be too little memory for all of the clones' RAM",
+    )
+
+
+def _add_on_clone(parser: argparse.ArgumentParser, text: str) -> None:
+    _add_file(parser, "--on-clone", metavar="SCRIPT", help=text)
 
 
 def _add_command_options(parser: argparse.ArgumentParser) -> None:

@@ -53,14 +53,11 @@ def cp(args: argparse.Namespace) -> int:
     if len({source.machine for source in sources}) > 1:
         raise UsageError("cp: the sources are in different machines; copy from one at a time")
     is_simple = not (args.recursive or len(sources) > 1 or is_pattern(sources[0]))
-    if several.is_group([sources[0].machine or destination.machine or ""]):
-        if not is_simple or args.resume:
-            raise UsageError(
-                "cp: to and from several machines, one file at a time, and no --resume"
-            )
-        return _cp_group(args, sources[0], destination)
+    is_group = several.is_group([sources[0].machine or destination.machine or ""])
+    if is_group and args.resume:
+        raise UsageError("cp: --resume is for one machine; run it for those that broke off")
     if is_simple:
-        return _cp_one(args, sources[0], destination)
+        return (_cp_group if is_group else _cp_one)(args, sources[0], destination)
     from . import trees
 
     return trees.copy_many(args, sources, destination)

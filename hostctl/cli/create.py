@@ -115,11 +115,6 @@ async def _refuse_taken(name: str) -> int:
     return 0
 
 
-def images() -> set[str]:
-    """Return the names of images that are there, or have a recipe."""
-    return {image.name for image in hostctl_images.available()} | set(hostctl_images.recipes())
-
-
 def ensure_image(name: str) -> None:
     """Build an image that has a recipe; any other name is the controller's to refuse."""
     built = {image.name for image in hostctl_images.available()}

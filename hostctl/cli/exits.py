@@ -50,7 +50,8 @@ def exit_for(error: BaseException, command: str) -> Exit:
         return Exit.USAGE
     if _is_unknown_name(error) or getattr(error, "errno", None) == errno.ENOENT:
         return Exit.NOT_FOUND
-    if isinstance(error, errors.WrongState | errors.MachineExists | errors.SnapshotExists):
+    taken = errors.MachineExists | errors.SnapshotExists | errors.TemplateExists
+    if isinstance(error, errors.WrongState | errors.TemplateInUse | taken):
         return Exit.WRONG_STATE
     if isinstance(error, errors.PortsBusy | TimeoutError):  # Busy and all deadlines are the latter
         return Exit.TIMED_OUT

@@ -52,6 +52,10 @@ COMMANDS: Final = tuple(Command(*row) for row in (
     ("template list", "template:list_templates", "list templates", take.template_list),
     ("template delete", "template:delete", "remove a template", take.template_delete),
     ("clone", "template:clone", "make machines of a template, or of a snapshot", take.clone),
+    ("pool create", "pool:create", "keep clones ready, to be handed out at once", take.pool_create),
+    ("pool list", "pool:list_pools", "list pools, and how full they are", take.pool_list),
+    ("pool fill", "pool:fill", "make what is missing, as is done after each take", take.pool_name),
+    ("pool delete", "pool:delete", "remove a pool, and the clones that wait", take.pool_name),
     ("exec", "exec:exec_", "run a command in machines", take.exec_),
     ("shell", "shell:shell", "open a shell in a machine, at a terminal", take.shell),
     ("jobs", "jobs:jobs", "list the commands that exec --detach has started", take.jobs),
@@ -77,6 +81,7 @@ COMMANDS: Final = tuple(Command(*row) for row in (
 # fmt: on
 GROUPS: Final = {
     "template": "keep a booted machine's moment, from which clones begin",
+    "pool": "keep clones of a template ready",
     "snapshot": "save, list, restore and delete snapshots",
     "image": "build and list images",
 }
@@ -111,7 +116,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     ours, guests = words[at + 1 :], list[str]()
     if first in GUESTS:
         ours, guests = take.split_guest_words(ours, _valued_options(parser))
-    args = parser.parse_args(words[:at] + ours)
+    loud = sum(1 if word == "--verbose" else word.count("v") for word in words[:at])
+    args = parser.parse_args(["--verbose"] * loud + ours)
     if guests:
         args.command = guests
     return args
@@ -252,9 +258,10 @@ def _furnish(parser: _Parser, command: Command, *, verbose: int | str) -> None:
 
 
 def _add_verbose(parser: argparse.ArgumentParser, default: int | str) -> None:
-    parser.add_argument(
-        "-v", "--verbose", action="count", default=default, help="log to stderr; -vv: everything"
-    )
+    free = [flag for flag in ("-v", "--verbose") if flag not in parser._option_string_actions]
+    more = "-vv" if "-v" in free else "twice"
+    text = f"log to stderr; {more}: everything"
+    parser.add_argument(*free, action="count", dest="verbose", default=default, help=text)
 
 
 def _terminal_width() -> int:

@@ -1,18 +1,17 @@
 """`hostctl run`: a command in a machine of its own, which is gone afterwards."""
 
 import argparse
-import contextlib
 import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
-from hostctl.backends.interface import MachineSpec
 from hostctl.controller import Controller
-from hostctl.errors import TemplateExists, TemplateNotFound, TemplateUnfit
 from hostctl.machine import Machine
 
-from . import create as creating
 from . import exec as executing
 from . import opening, render
+from . import template as templating
 from .exits import UsageError
 
 
@@ -28,12 +27,11 @@ async def _run(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[byte
         await controller.sweep_throwaways()
         machine = await _machine(controller, args)
         try:
-            for here, there in inward:
-                await machine.put(Path(here), there, mode=os.stat(here).st_mode & 0o777)
+            await _carry_in(machine, inward)
             args.name = machine.name
             code = await executing.relayed(args, machine, argv, env)
             for there, here in outward:
-                await machine.get(there, Path(here))
+                await _carry_out(machine, there, here)
             return code
         finally:
             if args.keep:
@@ -42,22 +40,33 @@ async def _run(args: argparse.Namespace, argv: tuple[bytes, ...], env: dict[byte
                 await machine.delete(force=True)
 
 
+async def _carry_in(machine: Machine, pairs: Sequence[tuple[str, str]]) -> None:
+    """Copy files and folders into a machine, whose folders may not be there yet."""
+    if above := {os.path.dirname(there) for _, there in pairs} - {"", "/", "/tmp"}:
+        await machine.exec("mkdir", "-p", "--", *sorted(above), check=True)
+    for here, there in pairs:
+        mode = os.stat(here).st_mode
+        if stat.S_ISDIR(mode):
+            await machine.put_tree(here, there.rstrip("/"))
+        else:
+            await machine.put(Path(here), there, mode=mode & 0o777)
+
+
+async def _carry_out(machine: Machine, there: str, here: str) -> None:
+    if await machine.kind_of(there) == "folder":
+        await machine.get_tree(there.rstrip("/"), here)
+    else:
+        await machine.get(there, Path(here))
+
+
 async def _machine(controller: Controller, args: argparse.Namespace) -> Machine:
-    """Clone the template, which is made on first use when an image has its name."""
-    name = f"run-{os.urandom(3).hex()}"
+    """Take a clone of the template, which is made on first use when an image has its name."""
     owner = None if args.keep else os.getpid()
-    try:
-        return await controller.clone(args.template, name, owner_pid=owner)
-    except TemplateUnfit:
-        await controller.delete_template(args.template)
-    except TemplateNotFound:
-        if args.template not in creating.images():
-            raise
-    creating.ensure_image(args.template)
-    render.talk(f"making a template of the image {args.template}, once")
-    with contextlib.suppress(TemplateExists):  # another one was quicker
-        await controller.create_template(args.template, MachineSpec("t", image=args.template))
-    return await controller.clone(args.template, name, owner_pid=owner)
+    script = templating.script_of(args)
+    await controller.ensure_template(args.template, progress=render.talk)
+    return await controller.take(
+        args.template, owner_pid=owner, on_clone=script, overcommit=args.overcommit
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl.stats import MachineStats
 
-from . import opening, render, units
+from . import opening, render, several, units
 
 
 def stats(args: argparse.Namespace) -> int:
@@ -19,8 +19,9 @@ def stats(args: argparse.Namespace) -> int:
 
 async def _stats(args: argparse.Namespace) -> int:
     async with opening.open_controller() as controller:
-        machines = [controller.machine(name) for name in dict.fromkeys(args.names)]
-        if not machines:
+        if args.names:
+            machines = list(map(controller.machine, several.chosen(controller, args).names))
+        else:
             machines = list(controller.machines())
             states = await asyncio.gather(*(machine.state() for machine in machines))
             both = zip(machines, states, strict=True)
@@ -34,7 +35,19 @@ async def _stats(args: argparse.Namespace) -> int:
     return 0
 
 
-_HEAD = ("NAME", "CPU", "MEMORY", "DISK READ", "WRITTEN", "GUEST CPU", "LOAD", "FREE", "OF")
+_HEAD = (
+    "NAME",
+    "CPU",
+    "MEMORY",
+    "DISK READ",
+    "WRITTEN",
+    "PORTS READ",
+    "WRITTEN",
+    "GUEST CPU",
+    "LOAD",
+    "FREE",
+    "OF",
+)
 
 
 def _row(machine: Machine, use: MachineStats) -> tuple[str, ...]:
@@ -45,6 +58,8 @@ def _row(machine: Machine, use: MachineStats) -> tuple[str, ...]:
         _shown(host and host.resident_bytes, units.show_size),
         _shown(use.disk_read_bytes, units.show_size),
         _shown(use.disk_written_bytes, units.show_size),
+        _shown(guest and guest.port_read_bytes, units.show_size),
+        _shown(guest and guest.port_written_bytes, units.show_size),
         _shown(guest and guest.cpu_s, units.show_duration),
         _shown(guest and guest.load, str),
         _shown(guest and guest.available_bytes, units.show_size),

@@ -4,6 +4,7 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hostctl.backends.interface import MachineSpec
 from hostctl.template import Template
 
 from . import create as creating
@@ -15,26 +16,39 @@ _HEAD = ("NAME", "IMAGE", "CPUS", "MEMORY", "SIZE", "CREATED")
 
 def create(args: argparse.Namespace) -> int:
     """Boot a machine, warm it up, and keep its moment."""
+    if args.source is not None:
+        _refuse_shape(args)
+        return opening.run(_create(args, None))
     spec = creating.spec_of(args)
     if spec.image is not None:
         creating.ensure_image(spec.image)
-    return opening.run(_create(args))
+    return opening.run(_create(args, spec))
 
 
-async def _create(args: argparse.Namespace) -> int:
+async def _create(args: argparse.Namespace, spec: MachineSpec | None) -> int:
+    how = {"warm": args.warm, "on_clone": script_of(args)}
     async with opening.open_controller() as controller:
-        made = await controller.create_template(
-            args.name,
-            creating.spec_of(args),
-            warm=args.warm,
-            timeout_s=args.timeout_s,
-            progress=render.talk,
-        )
+        if spec is None:
+            made = await controller.create_template_from(args.name, args.source, **how)
+        else:
+            made = await controller.create_template(
+                args.name, spec, **how, timeout_s=args.timeout_s, progress=render.talk
+            )
     if args.json:
         render.json_out(_fields(made))
     else:
         render.talk(f'{made.name}: kept; next: "hostctl clone {made.name} NAME"')
     return 0
+
+
+def _refuse_shape(args: argparse.Namespace) -> None:
+    """Raise UsageError if a machine is named and described."""
+    told = [("image", args.image), ("kernel", args.kernel), ("initrd", args.initrd)]
+    told += [("append", args.append), ("disk", args.disk), ("qemu-arg", args.qemu_arg)]
+    for option, value in told:
+        if value:
+            text = f"--from and --{option} exclude each other; the machine has its own"
+            raise UsageError(f"template create: {text}")
 
 
 def list_templates(args: argparse.Namespace) -> int:
@@ -70,14 +84,19 @@ def clone(args: argparse.Namespace) -> int:
 
 
 async def _clone(args: argparse.Namespace) -> int:
-    import asyncio
-
     names = _names(args)
     async with opening.open_controller() as controller:
         is_template = args.source in {each.name for each in controller.templates()}
         if is_template and args.snapshot is None:
-            making = [controller.clone(args.source, n, timeout_s=args.timeout_s) for n in names]
-            await asyncio.gather(*making)
+            await controller.clone_all(
+                args.source,
+                names,
+                timeout_s=args.timeout_s,
+                on_clone=script_of(args),
+                overcommit=args.overcommit,
+            )
+        elif args.on_clone:
+            raise UsageError("clone: --on-clone goes with a template: a machine's clone is stopped")
         else:
             for name in names:  # each takes the other machine's lock
                 await controller.clone_snapshot(args.source, name, snapshot=args.snapshot)
@@ -87,6 +106,13 @@ async def _clone(args: argparse.Namespace) -> int:
     else:
         render.talk(f"{', '.join(names)}: {'ready' if is_template else 'cloned, and stopped'}")
     return 0
+
+
+def script_of(args: argparse.Namespace) -> str | None:
+    """Return what the file of --on-clone says."""
+    if args.on_clone is None:
+        return None
+    return Path(args.on_clone).read_text("utf-8", "surrogateescape")
 
 
 def _names(args: argparse.Namespace) -> list[str]:
@@ -104,6 +130,7 @@ def _fields(found: Template) -> dict[str, object]:
         "cpus": found.spec.cpus,
         "memory_mib": found.spec.memory_mib,
         "size_bytes": _used(found.folder),
+        "on_clone": found.on_clone is not None,
         "created_s": round(found.created_s),
     }
 

@@ -3,14 +3,14 @@
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hostctl.errors import TransferFailed
 from hostctl.machine import Machine
 from hostctl_channels.transfer import shown
 
-from . import cp, opening, render
+from . import cp, opening, render, several, units
 from .cp import Place
 from .exits import UsageError
 from .progress import TreeMeter, meter
@@ -33,17 +33,44 @@ def sync(args: argparse.Namespace) -> int:
 
 
 async def _copy_many(args: argparse.Namespace, sources: Sequence[Place], destination: Place) -> int:
-    async with opening.open_controller() as controller:
-        name = sources[0].machine or destination.machine or ""
-        machine = opening.machine(controller, name, args.channel)
-        machine.steal = args.steal
+    async def one(machine: Machine, is_group: bool) -> None:
         if destination.machine is None:
             paths = await _expanded(machine, sources)
-            await _get_all(machine, args, paths, destination.path)
+            here = _own(destination.path, machine.name) if is_group else destination.path
+            await _get_all(machine, args, paths, here)
         else:
             paths = [source.path for source in sources]
             await _put_all(machine, args, paths, destination.path)
-    return 0
+
+    return await _each(args, sources[0].machine or destination.machine or "", one)
+
+
+async def _each(
+    args: argparse.Namespace, word: str, one: Callable[[Machine, bool], Awaitable[None]]
+) -> int:
+    """Do `one` to each machine that `word` means; it is told whether that may be several."""
+    async with opening.open_controller() as controller:
+        chosen = several.choose(controller, [word], allow_empty=args.allow_empty)
+        if chosen.is_group and args.progress != "json":
+            args.progress = "none"  # bars on one line would overwrite each other
+
+        async def act(name: str) -> None:
+            machine = opening.machine(controller, name, args.channel)
+            machine.steal = args.steal
+            await one(machine, chosen.is_group)
+
+        async def tell(name: str, _: None, duration_s: float) -> None:
+            if chosen.is_group and not args.json:
+                render.talk(f"{name}: done ({units.show_duration(duration_s)})")
+
+        return await several.each(args, chosen, act, tell)
+
+
+def _own(destination: str, name: str) -> str:
+    """Make a folder for what comes of one machine of several."""
+    folder = os.path.join(destination, name, "")
+    os.makedirs(folder, exist_ok=True)
+    return folder
 
 
 async def _expanded(machine: Machine, sources: Sequence[Place]) -> list[str]:
@@ -132,40 +159,49 @@ async def _get_tree(machine: Machine, args: argparse.Namespace, source: str, tar
 
 
 async def _sync(args: argparse.Namespace, source: Place, destination: Place) -> int:
+    async def one(machine: Machine, is_group: bool) -> None:
+        if source.machine is None:
+            ends = source, Place(machine.name, destination.path)
+        else:
+            here = _own(destination.path, machine.name) if is_group else destination.path
+            ends = Place(machine.name, source.path), Place(None, here)
+        await _sync_one(args, machine, *ends, prefix=f"{machine.name}: " if is_group else "")
+
+    return await _each(args, source.machine or destination.machine or "", one)
+
+
+async def _sync_one(
+    args: argparse.Namespace, machine: Machine, source: Place, destination: Place, *, prefix: str
+) -> None:
     began = time.monotonic()
-    async with opening.open_controller() as controller:
-        name = source.machine or destination.machine or ""
-        machine = opening.machine(controller, name, args.channel)
-        machine.steal = args.steal
-        with meter(args, source.path, None) as bar:
-            if source.machine is None:
-                report = await machine.sync_to(
-                    source.path,
-                    os.fsencode(destination.path),
-                    exclude=args.exclude,
-                    delete=args.delete,
-                    checksum=args.checksum,
-                    dry_run=args.dry_run,
-                    progress=TreeMeter(bar),
-                )
-            else:
-                report = await machine.sync_from(
-                    os.fsencode(source.path),
-                    destination.path,
-                    exclude=args.exclude,
-                    delete=args.delete,
-                    checksum=args.checksum,
-                    dry_run=args.dry_run,
-                    links=args.links,
-                    max_bytes=args.max_bytes,
-                    max_files=args.max_files,
-                    progress=TreeMeter(bar),
-                )
+    with meter(args, source.path, None) as bar:
+        if source.machine is None:
+            report = await machine.sync_to(
+                source.path,
+                os.fsencode(destination.path),
+                exclude=args.exclude,
+                delete=args.delete,
+                checksum=args.checksum,
+                dry_run=args.dry_run,
+                progress=TreeMeter(bar),
+            )
+        else:
+            report = await machine.sync_from(
+                os.fsencode(source.path),
+                destination.path,
+                exclude=args.exclude,
+                delete=args.delete,
+                checksum=args.checksum,
+                dry_run=args.dry_run,
+                links=args.links,
+                max_bytes=args.max_bytes,
+                max_files=args.max_files,
+                progress=TreeMeter(bar),
+            )
     if args.dry_run and not args.json:
         for what, path in report.changes:
-            print(f"{what} {path}")
+            print(f"{prefix}{what} {path}")
     _tell(args, source, destination, report, began)
-    return 0
 
 
 def _local_target(source: str, destination: str) -> str:

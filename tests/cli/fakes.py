@@ -19,6 +19,7 @@ from hostctl.errors import MachineExists, MachineNotFound
 from hostctl.lifecycle import MachineState
 from hostctl.machine import MachineReport
 from hostctl.pattern import parse, select
+from hostctl.stats import MachineStats
 from hostctl.tags import check_tags
 from hostctl.tree import TreeReport
 from hostctl_channels.interface import ExitStatus, FileInfo
@@ -76,6 +77,10 @@ class FakeMachine:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    async def stats(self) -> MachineStats:
+        self._note("stats", None)
+        return MachineStats(None, None, None, None)
 
     async def fetch_console_log(self) -> Path:
         return self.console_log

@@ -19,6 +19,8 @@ from hostctl.errors import (
     Refused,
     SnapshotExists,
     SnapshotNotFound,
+    TemplateExists,
+    TemplateInUse,
     TransferFailed,
     WrongState,
 )
@@ -111,6 +113,8 @@ def test_a_mistake_is_one_line_and_a_code(
         (TransferFailed(28, "disk full"), Exit.FAILED, Exit.OURS),
         (MachineExists("x"), Exit.WRONG_STATE, Exit.OURS),
         (SnapshotExists("x", "y"), Exit.WRONG_STATE, Exit.OURS),
+        (TemplateExists("x"), Exit.WRONG_STATE, Exit.OURS),
+        (TemplateInUse("x", ["y"]), Exit.WRONG_STATE, Exit.OURS),
         (WrongState("x", "paused", "reach", ()), Exit.WRONG_STATE, Exit.OURS),
         (Busy("x", 1), Exit.TIMED_OUT, Exit.OURS),
         (PortsBusy("x"), Exit.TIMED_OUT, Exit.OURS),

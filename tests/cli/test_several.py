@@ -71,12 +71,16 @@ def test_words_choose(fleet: FakeController, words: str, names: str) -> None:
         "snapshot restore {} base",
         "exec {} -- true",
         "list {}",
+        "stats {}",
+        "cp -r {folder} {}:/srv/",
+        "sync {folder} {}:/srv",
+        "sync {}:/srv {folder}/back",
     ],
 )
-def test_every_command_takes_a_pattern(fleet: FakeController, line: str) -> None:
+def test_every_command_takes_a_pattern(fleet: FakeController, line: str, tmp_path: Path) -> None:
     for machine in fleet.all.values():
         ends(machine, 0)
-    assert main(line.format("web-*").split()) == Exit.OK
+    assert main(line.format("web-*", folder=tmp_path).split()) == Exit.OK
     assert not set(called(fleet)) - {"web-1", "web-2", "web-3"}
 
 

@@ -19,6 +19,8 @@ from hostctl.state import Home
 
 NAME = f"guest-{os.getpid()}"
 BASE = "base"
+WARM = "echo warm >/tmp/warm"
+DISK = "printf template | dd of=/dev/vda conv=notrunc 2>/dev/null; sync"
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,18 @@ def home() -> Iterator[Home]:
         asyncio.run(_boot(home))
         yield home
         asyncio.run(_remove(home))
+
+
+@pytest.fixture(scope="session")
+def template_home() -> Iterator[Home]:
+    """Return a home with one template, `base`, of a machine with a disk, for all that clone it."""
+    with tempfile.TemporaryDirectory(prefix="ht-") as root:
+        home = Home(Path(root) / "s", Path(root) / "r")
+        asyncio.run(_make_template(home))
+        yield home
+        asyncio.run(_remove(home))
+        left = {each.name for each in home.templates.iterdir()}
+        assert left == {"base"}
 
 
 @pytest.fixture
@@ -45,6 +59,17 @@ async def machine(controller: Controller) -> Machine:
     machine = controller.machine(NAME)
     await machine.restore_snapshot(BASE)
     return machine
+
+
+async def _make_template(home: Home) -> None:
+    from hostctl_images import build
+
+    await asyncio.to_thread(build, "tiny")
+    async with Controller(home) as controller:
+        disks = (DiskSpec(size_bytes=8 << 20),)
+        spec = MachineSpec("any", image="tiny", disks=disks, accel="tcg")
+        made = await controller.create_template("base", spec, warm=[WARM, DISK])
+        assert made.name == "base"
 
 
 async def _boot(home: Home) -> None:
@@ -64,5 +89,5 @@ async def _boot(home: Home) -> None:
 
 async def _remove(home: Home) -> None:
     async with Controller(home) as controller:
-        for machine in controller.machines():
-            await machine.delete(force=True)
+        for name in (*home.names(), *home.waiting()):
+            await controller.machine(name).delete(force=True)

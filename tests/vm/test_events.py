@@ -1,6 +1,7 @@
 """Events of a real machine: what hostctl does, from whichever process, and what nobody did."""
 
 import asyncio
+import io
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -123,3 +124,14 @@ async def test_use_is_told_from_both_sides(machine: Machine) -> None:
     assert after.disk_written_bytes is not None
     assert use.disk_written_bytes is not None
     assert after.disk_written_bytes - use.disk_written_bytes >= 2 << 20
+
+
+async def test_stats_count_the_bytes_of_the_ports(machine: Machine) -> None:
+    before = (await machine.stats()).guest
+    await machine.put(bytes(3 << 20), "/tmp/zeros")
+    await machine.get("/tmp/zeros", io.BytesIO())
+    after = (await machine.stats()).guest
+    assert before
+    assert after
+    for name in ("port_read_bytes", "port_written_bytes"):
+        assert 3 << 20 <= getattr(after, name) - getattr(before, name) < 4 << 20

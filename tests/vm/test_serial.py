@@ -27,6 +27,8 @@ HASH = "$1$hostctl$BNI8Hy49p0tqdwVZ.lU8d1"
 GETTY = f"""sed -i 's|^root:x:|root:{HASH}:|' /etc/passwd
 setsid sh -c 'while :; do getty -L 115200 ttyS1 vt100; done' </dev/null >/dev/null 2>&1 &"""
 
+AGENT_BYTES, LOGIN_BYTES = 100_001, 40_001  # a 16550 carries some 10 KiB a second, under emulation
+
 
 def line_of(machine: Machine) -> str:
     return str(machine._files.socket(LINE))
@@ -54,7 +56,7 @@ class TestAgentOnTtyS1(ChannelContract):
         await machine.exec("mkdir", "/tmp/files", check=True)
         channel = agent_of(machine)
         await channel.connect(ANSWER_S)
-        yield Subject(channel, b"/tmp/files")
+        yield Subject(channel, b"/tmp/files", AGENT_BYTES)
         await channel.close()
 
 
@@ -67,7 +69,7 @@ class TestLoginOnTtyS1(ChannelContract):
         await machine.exec("mkdir", "/tmp/files", check=True)
         channel = console_of(machine)
         await channel.connect(ANSWER_S)
-        yield Subject(channel, b"/tmp/files")
+        yield Subject(channel, b"/tmp/files", LOGIN_BYTES)
         await channel.close()
 
 

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from hostctl.backends.interface import DiskSpec, MachineSpec
+from hostctl.backends.interface import MachineSpec
 from hostctl.controller import Controller
 from hostctl.errors import (
     CommandFailed,
@@ -26,38 +25,12 @@ from hostctl.state import Home
 
 pytestmark = pytest.mark.vm
 
-WARM = "echo warm >/tmp/warm"
 HALF = ".new-*/home/machines/t/qemu.pid"
-DISK = "printf template | dd of=/dev/vda conv=notrunc 2>/dev/null; sync"
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    """Return a home with one template, `base`, of a machine with a disk."""
-    with tempfile.TemporaryDirectory(prefix="ht-") as root:
-        home = Home(Path(root) / "s", Path(root) / "r")
-        asyncio.run(_make(home))
-        yield home
-        asyncio.run(_remove(home))
-
-
-async def _make(home: Home) -> None:
-    from hostctl_images import build
-
-    await asyncio.to_thread(build, "tiny")
-    async with Controller(home) as controller:
-        disks = (DiskSpec(size_bytes=8 << 20),)
-        spec = MachineSpec("any", image="tiny", disks=disks, accel="tcg")
-        made = await controller.create_template("base", spec, warm=[WARM, DISK])
-        assert made.name == "base"
-
-
-async def _remove(home: Home) -> None:
-    async with Controller(home) as controller:
-        for machine in controller.machines():
-            await machine.delete(force=True)
-        await controller.delete_template("base")
-    assert not [each for each in home.templates.iterdir() if each.name != "base"]
+@pytest.fixture
+def home(template_home: Home) -> Home:
+    return template_home
 
 
 @pytest.fixture
@@ -84,6 +57,25 @@ async def test_clones_begin_where_the_template_was_and_go_apart(controller: Cont
     assert max(clocks) - min(clocks) < 10
 
 
+async def test_twenty_clones_draw_other_random_numbers(controller: Controller) -> None:
+    names = [f"twin-{number}" for number in range(20)]
+    clones = await asyncio.gather(*(controller.clone("base", name) for name in names))
+    line = "head -c 16 /dev/urandom; cat /proc/sys/kernel/random/uuid"
+    drawn = await asyncio.gather(*(clone.shell(line, check=True) for clone in clones))
+    assert len({result.stdout[:16] for result in drawn}) == 20
+    assert len({result.stdout[16:] for result in drawn}) == 20
+
+
+async def test_restores_of_one_snapshot_draw_other_random_numbers(controller: Controller) -> None:
+    clone = await controller.clone("base", "again")
+    await clone.save_snapshot("moment")
+    drawn = set()
+    for _ in range(4):
+        await clone.restore_snapshot("moment")
+        drawn.add((await clone.exec("head", "-c", "16", "/dev/urandom", check=True)).stdout)
+    assert len(drawn) == 4
+
+
 async def test_a_clone_lives_as_any_machine(controller: Controller) -> None:
     clone = await controller.clone("base", "life")
     await clone.put(b"kept", "/tmp/kept")
@@ -94,9 +86,15 @@ async def test_a_clone_lives_as_any_machine(controller: Controller) -> None:
     await clone.restore_snapshot("moment")
     assert await clone.read("/tmp/kept") == b"kept"
     await clone.stop(force=True)
+    await clone.restore_snapshot("moment")  # into a RAM that is no file any more
+    assert await clone.read("/tmp/kept") == b"kept"
+    await clone.stop(force=True)
     await clone.start()  # boots: the template's moment is for the beginning
     assert (await clone.shell("test -e /tmp/warm")).exit.code == 1
     assert (await clone.shell("head -c 8 /dev/vda")).stdout == b"template"
+    await clone.stop(force=True)
+    await clone.restore_snapshot("moment")
+    assert await clone.read("/tmp/kept") == b"kept"
     report = await clone.describe()
     assert report.guest_nics == ("lo",)
 
@@ -131,16 +129,16 @@ async def test_damage_and_another_qemu_are_told(
     saved = ram.stat()
     os.utime(ram, ns=(saved.st_atime_ns, saved.st_mtime_ns + 1))
     with pytest.raises(TemplateUnfit, match="not those that were saved"):
-        await controller.clone("base", "x")
+        found.check()
     os.utime(ram, ns=(saved.st_atime_ns, saved.st_mtime_ns))
     aside = found.folder / "aside"
     (found.folder / "state").rename(aside)
     with pytest.raises(TemplateUnfit, match="is gone"):
-        await controller.clone("base", "x")
+        found.check()
     aside.rename(found.folder / "state")
     monkeypatch.setattr("hostctl.template.MACHINE", "another")
     with pytest.raises(TemplateUnfit, match="machine was"):
-        await controller.clone("base", "x")
+        found.check()
     assert controller.machines() == ()
 
 

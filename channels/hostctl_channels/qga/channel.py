@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import BinaryIO, Final
 
+from ..entropy import RESEED
 from ..errors import OutputTooLarge, Refused
 from ..interface import (
     MAX_OUTPUT,
@@ -101,6 +102,8 @@ class QgaChannel:
                 view = view[await self.agent.write(handle, view, path) :]
         finally:
             await self.agent.shut(handle, path)
+        if "guest-exec" in self._rpcs:
+            await self.exec(Command.of("sh", "-c", RESEED))
 
     # --- commands -------------------------------------------------------------------------------
 

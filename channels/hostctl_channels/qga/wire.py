@@ -92,6 +92,9 @@ class _Phase(Enum):
     BUSY = "a reply"
 
 
+_DELIMITERS: Final = re.compile(rb"\xff+")  # a guest may send nothing else: a run is one
+
+
 class Conversation:
     """What one connection may say next. After RemoteProtocolError it is of no more use."""
 
@@ -148,7 +151,7 @@ class Conversation:
     def _seek(self, raw: bytes) -> None:
         """Drop all but the answer to our sync, which is a line after a delimiter."""
         # Split once: a search from each delimiter anew would be quadratic in what the guest sends.
-        for number, piece in enumerate(raw.split(bytes((DELIMITER,)))):
+        for number, piece in enumerate(_DELIMITERS.split(raw)):
             if self.is_synced:
                 raise RemoteProtocolError("the guest agent talks without being asked")
             if number:

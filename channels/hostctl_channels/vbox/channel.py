@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import BinaryIO, Final
 
 from ..deadline import Deadline
+from ..entropy import FEED
 from ..errors import CommandFailed, OutputTooLarge, Refused, RequestFailed, SpawnFailed
 from ..interface import (
     MAX_OUTPUT,
@@ -88,7 +89,7 @@ class VboxChannel:
 
     async def feed_entropy(self, data: Buffer) -> None:
         """See Channel."""
-        await self._tool(Command.of("sh", "-c", "cat >/dev/urandom"), data)
+        await self._tool(Command.of("sh", "-c", FEED), data)
 
     async def _tool(self, command: Command, data: Buffer) -> None:
         try:

@@ -29,6 +29,7 @@ VMSTATE_NODE = "vmstate"
 # Boots a second sooner than `pc` under TCG: the guest interprets pc's interrupt table, a loop in
 # ACPI byte code, once per PCI device (images/README.md has the numbers).
 MACHINE = "q35,sata=off,smbus=off"
+RAM_ID = "pc.ram"  # the machine type's default-ram-id
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,15 @@ def disk_path(files: MachineFiles, index: int) -> Path:
 def _machine(spec: MachineSpec, ram: Ram | None) -> list[str]:
     if ram is None:
         return ["-machine", MACHINE]
-    words = f"memory-backend-file,id=ram0,size={spec.memory_mib}M,mem-path={_escape(ram.path)}"
+    # Called as QEMU calls its own: a moment of one can be loaded into the other.
+    words = f"memory-backend-file,id={RAM_ID},size={spec.memory_mib}M,mem-path={_escape(ram.path)}"
     share = "on" if ram.is_shared else "off"
-    return ["-object", f"{words},share={share}", "-machine", f"{MACHINE},memory-backend=ram0"]
+    return [
+        "-object",
+        f"{words},share={share},x-use-canonical-path-for-ramblock-id=off",
+        "-machine",
+        f"{MACHINE},memory-backend={RAM_ID}",
+    ]
 
 
 def _monitors(files: MachineFiles) -> list[str]:

@@ -26,11 +26,13 @@ from ...errors import (
     MonitorError,
     SnapshotExists,
     SnapshotNotFound,
+    Unsupported,
 )
 from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
 from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
 from ..process import ProcessId, find_by_argument
+from .brief import tell
 from .moment import Moment
 
 if TYPE_CHECKING:
@@ -238,8 +240,7 @@ class QemuBackend:
             await qmp.execute("stop")
 
     async def resume(self) -> None:
-        async with self._monitor() as qmp:
-            await qmp.execute("cont")
+        await tell(self._files.socket("qmp"), "cont")
 
     async def reset(self) -> None:
         async with self._monitor() as qmp:
@@ -267,6 +268,22 @@ class QemuBackend:
         async with self._monitor() as qmp:
             await qmp.dismiss_jobs()
             await load(qmp, len(self._spec.disks), tag, timeout_s)
+
+    async def copy_moment(self, tag: str, files: MachineFiles, timeout_s: float) -> None:
+        """Make the disks and the RAM snapshots of snapshot `tag` those of a machine that is down.
+
+        Our own go on being used meanwhile; the caller holds our lock, so that no snapshot is.
+        """
+        from .snapshot import copy_moment
+
+        await copy_moment(self._files, len(self._spec.disks), tag, files, timeout_s)
+
+    async def load_ram(self, tag: str, timeout_s: float) -> None:
+        """Load what snapshot `tag` holds of RAM and devices; the disks are as it left them."""
+        from .snapshot import load
+
+        async with self._monitor() as qmp:
+            await load(qmp, 0, tag, timeout_s)
 
     async def delete_snapshot(self, tag: str, timeout_s: float) -> None:
         from .snapshot import delete, delete_at_rest
@@ -308,6 +325,23 @@ class QemuBackend:
         except MonitorError as err:
             logger.warning("machine %s: %s", self._spec.name, err)
             return report
+
+    async def screenshot(self) -> bytes:
+        from .monitor import monitor
+
+        path = self._files.runtime / "screen.png"
+        try:
+            async with monitor(self._files.socket("query")) as qmp:
+                await qmp.execute("screendump", {"filename": str(path), "format": "png"})
+            return path.read_bytes()
+        except MonitorError as err:
+            if "no console" not in err.reason:
+                raise
+            message = f"machine {self._spec.name!r} has no screen"
+            hint = "make it with --qemu-arg=-device --qemu-arg=VGA"
+            raise Unsupported(message, "show a screen", hint=hint) from err
+        finally:
+            path.unlink(missing_ok=True)
 
     async def endpoints(self, *, steal: bool = False) -> Mapping[str, Endpoint]:
         # Nobody else connects to a socket that only we can open: there is nothing to steal.
@@ -363,11 +397,8 @@ class QemuBackend:
         )
 
     async def _quit(self, process: ProcessId) -> bool:
-        from .monitor import monitor
-
         try:
-            async with monitor(self._files.socket("qmp"), timeout_s=QUIT_S) as qmp:
-                await qmp.execute("quit", timeout_s=QUIT_S)
+            await tell(self._files.socket("qmp"), "quit", QUIT_S)
         except MonitorError as err:
             logger.debug("quit: %s", err)
             if err.command == "connect":

@@ -84,7 +84,7 @@ class Monitor:
         await self.execute(command, {"job-id": job_id, **arguments})
         try:
             async with asyncio.timeout(timeout_s):
-                error = await self._concluded(job_id)
+                error = await self._concluded(job_id, timeout_s)
         except TimeoutError:
             with contextlib.suppress(MonitorError):
                 await self.execute("job-cancel", {"id": job_id})
@@ -98,9 +98,10 @@ class Monitor:
             if job["status"] == "concluded" and job["id"].startswith(JOB_PREFIX):
                 await self.execute("job-dismiss", {"id": job["id"]})
 
-    async def _concluded(self, job_id: str) -> str | None:
+    async def _concluded(self, job_id: str, timeout_s: float) -> str | None:
         while True:
-            for job in await self.execute("query-jobs"):
+            # QEMU answers nothing while it reads or writes RAM, which may take long on a slow disk.
+            for job in await self.execute("query-jobs", timeout_s=timeout_s):
                 if job["id"] == job_id and job["status"] == "concluded":
                     await self.execute("job-dismiss", {"id": job_id})
                     error: str | None = job.get("error")

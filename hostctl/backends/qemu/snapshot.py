@@ -25,6 +25,7 @@ from .monitor import Monitor
 
 __all__ = [
     "copy_disks",
+    "copy_moment",
     "create_disks",
     "delete_at_rest",
     "describe_disks",
@@ -67,6 +68,28 @@ async def prepare_disks(bases: Sequence[Path], prepared: Path) -> None:
     """Make, in the folder `prepared`, what `copy_disks` copies: an empty RAM file, and overlays."""
     disks = [DiskSpec(base, format="qcow2") for base in bases]
     await create_disks(MachineFiles("template", prepared, prepared), disks)
+
+
+async def copy_moment(
+    files: MachineFiles, disks: int, tag: str, into: MachineFiles, timeout_s: float
+) -> None:
+    """Copy snapshot `tag` out of files in use: what it holds is not written any more.
+
+    A disk of the copy has the base of ours, which nobody writes; not so if that is another's disk
+    (a template's), which may be deleted: then it holds all by itself.
+    """
+    shutil.copyfile(files.vmstate, into.vmstate)
+    for index in range(disks):
+        words = ["convert", "-U", "-l", f"snapshot.name={tag}", "-O", "qcow2"]
+        info = await _info(disk_path(files, index))
+        base = info.get("full-backing-filename")
+        if base and not Path(base).is_relative_to(files.directory.parent.parent):
+            words += ["-B", base, "-F", info["backing-filename-format"]]
+        path = disk_path(into, index)
+        path.unlink()
+        await procs.run(
+            ["qemu-img", *words, str(disk_path(files, index)), str(path)], timeout_s=timeout_s
+        )
 
 
 async def save(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_s: float) -> None:

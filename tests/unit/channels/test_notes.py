@@ -46,3 +46,9 @@ def test_kinds_without_end_are_not_kept() -> None:
     for number in range(1000):
         notes.feed(b"%s kind%d x\n" % (notes.token, number))
     assert notes.get("kind999") == b""
+
+
+def test_a_byte_that_people_print_is_never_held_back() -> None:
+    notes = Notes()
+    for byte in (bytes((number,)) for number in range(9, 127)):
+        assert notes.feed(byte) == byte

@@ -48,6 +48,14 @@ async def test_a_machine_made_anew_with_another_shape_is_another_object(
     assert await controller.create(replace(spec, cpus=2)) is not old
 
 
+async def test_one_made_anew_of_something_else_is_another_object(
+    controller: Controller, spec: MachineSpec, tmp_path: Path
+) -> None:
+    old = await controller.create(spec)
+    await old.delete()
+    assert await controller._make(spec, "qemu", {"ram": str(tmp_path / "ram")}) is not old
+
+
 async def test_a_name_that_is_taken_keeps_its_machine(
     controller: Controller, spec: MachineSpec
 ) -> None:

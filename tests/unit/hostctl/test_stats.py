@@ -4,15 +4,14 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from hostctl.stats import GUEST_FILES, GuestUse, HostUse
+from hostctl.stats import LOOK, GuestUse, HostUse
 
 
 def test_our_own_files_are_read_as_the_system_has_them() -> None:
-    text = b"".join(Path(name).read_bytes() for name in GUEST_FILES)
+    text = subprocess.run(["sh", "-c", LOOK], stdout=subprocess.PIPE).stdout
     use = GuestUse.parse(text)
     assert use.memory_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert use.available_bytes is not None
@@ -28,6 +27,12 @@ def test_our_own_files_are_read_as_the_system_has_them() -> None:
 )
 def test_nonsense_is_unknown(text: bytes) -> None:
     assert GuestUse.parse(text) == GuestUse()
+
+
+def test_the_bytes_of_all_ports_are_one_sum() -> None:
+    port = b"name: org.hostctl.1\nbytes_sent: %d\nbytes_received: %d\nbytes_discarded: 9\n"
+    use = GuestUse.parse(port % (1, 20) + port % (2, 30))
+    assert (use.port_written_bytes, use.port_read_bytes) == (3, 50)
 
 
 def test_a_process_is_looked_at() -> None:
