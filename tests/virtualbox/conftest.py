@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from .laboratory import Lab
-from .machine import LabMachine
+from .machine import LabMachine, park
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +21,9 @@ def ready(booted: LabMachine) -> LabMachine:
     """Return the machine with its services started, restored only if the last test changed that."""
     booted.ensure()
     return booted
+
+
+@pytest.fixture(scope="module")
+def alone() -> None:
+    """End the machine above, for tests that have others."""
+    park()

@@ -37,7 +37,7 @@ from ..bootsector import COUNTER, ECHO, FIRST, LAST, boot_disk
 from ..unit.hostctl.virtualbox.facts import Facts
 from .laboratory import MARKS, Lab
 
-pytestmark = [*MARKS, pytest.mark.timeout(180)]
+pytestmark = [*MARKS, pytest.mark.timeout(180), pytest.mark.usefixtures("alone")]
 
 PATIENCE_S = 20
 BRIDGE = Path(bridge.__file__).parent
@@ -139,7 +139,7 @@ class TestDeath:
         with pytest.raises(BridgeDied, match="VBoxSVC has died"):
             await backend_of(machine).pause()
         await machine.wait(MachineState.STOPPED, PATIENCE_S)
-        assert not place.pids("VBoxHeadless")
+        await until(lambda: not place.pids("VBoxHeadless", backend_of(machine).target.id))
         assert await machine.list_snapshots() == ()
         await machine.start(wait=False)
         await hears(machine)

@@ -12,7 +12,7 @@ import pytest
 
 from .laboratory import MARKS, PASSWORD, Lab
 
-pytestmark = [*MARKS, pytest.mark.timeout(300)]
+pytestmark = [*MARKS, pytest.mark.timeout(600), pytest.mark.usefixtures("alone")]
 
 HOSTCTL = [sys.executable, "-m", "hostctl"]
 RUN_S = 120

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.resources import files
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 from ... import procs
 from ...errors import BackendError, DeadlineExceeded, ToolMissing
 from .bridge.wire import GREETING, Answer, Cancel, Decoder, Failure, Request, WireError, encode
-from .faults import BridgeDied, translate
+from .faults import NOT_REGISTERED, BridgeDied, VirtualBoxError, translate
 from .place import Place
 
 __all__ = ["Bridge", "borrow", "give_back"]
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 CALL_S = 60.0
 GREETING_S = 60.0  # Python, VirtualBox's library, and VBoxSVC, which starts in a second
 END_S = 2.0
+REBIRTH_S = 20.0  # for a VBoxSVC that was killed: it was 14 s until all knew of its death
+RETRY_S = 0.3
 READ_BYTES = 1 << 16
 LAST_WORDS = 4000
 
@@ -121,9 +124,8 @@ class Bridge:
         self._last_id += 1
         key = self._last_id
         queue: asyncio.Queue[Answer | Failure] = asyncio.Queue()
-        self._waiting[key] = queue
         try:
-            await self._deliver(encode(Request(key, op, args, body)), op)
+            await self._deliver(key, queue, encode(Request(key, op, args, body)), op)
             yield self._answers(key, queue, op, timeout_s)
         finally:
             if self._waiting.pop(key, None) is not None:
@@ -144,6 +146,20 @@ class Bridge:
     # How
 
     async def _start(self) -> None:
+        """Start it, again while VBoxSVC comes up anew."""
+        deadline = time.monotonic() + REBIRTH_S
+        while True:
+            try:
+                await self._start_anywhere()
+            except VirtualBoxError as err:
+                if err.code != NOT_REGISTERED or time.monotonic() > deadline:
+                    raise
+                logger.info("once more: %s", err)
+            else:
+                return
+            await asyncio.sleep(RETRY_S)
+
+    async def _start_anywhere(self) -> None:
         refusal: BackendError | None = None
         for python in (self._python,) if self._python else self.place.pythons:
             try:
@@ -178,14 +194,24 @@ class Bridge:
             self._waiting.pop(GREETING, None)
         logger.debug("bridge %d: VirtualBox %s", process.pid, self.greeting["version"])
 
-    async def _deliver(self, data: bytes, op: str) -> None:
-        """Send a request; to a fresh bridge if this one is found dead, for it has done nothing."""
+    async def _deliver(
+        self, key: int, queue: asyncio.Queue[Answer | Failure], data: bytes, op: str
+    ) -> None:
+        """Send a request; to a fresh bridge if this one is found dead, for it has done nothing.
+
+        It is waited for from then on: the end of a bridge fails whoever waits, and no other.
+        """
         await self.connect()
+        self._waiting[key] = queue
         try:
             await self._send(data, op)
         except BridgeDied:
+            del self._waiting[key]
             await self._bury()
+            while not queue.empty():
+                queue.get_nowait()
             await self.connect()
+            self._waiting[key] = queue
             await self._send(data, op)
 
     async def _send(self, data: bytes, what: str) -> None:

@@ -8,6 +8,7 @@ from .bridge.wire import Failure
 __all__ = [
     "ACCESS_DENIED",
     "BUSY_CODES",
+    "NOT_REGISTERED",
     "BridgeDied",
     "GuestFault",
     "NotFound",
@@ -25,6 +26,7 @@ INVALID_OBJECT_STATE = 0x80BB0007
 NOT_SUPPORTED = 0x80BB0009
 OBJECT_IN_USE = 0x80BB000C
 ACCESS_DENIED = 0x80070005  # E_ACCESSDENIED: among others, a session lock that is not there yet
+NOT_REGISTERED = 0x80040154  # the class that VBoxSVC serves: it has just died, and another comes up
 BUSY_CODES = frozenset({INVALID_OBJECT_STATE, OBJECT_IN_USE})  # worth another try, soon
 
 INSTALL = (

@@ -36,7 +36,8 @@ PORTS: Final = (("0x3f8", "4"), ("0x2f8", "3"), ("0x3e8", "4"), ("0x2e8", "3"))
 PROGRAMS: Final = ("VBoxManage", "/usr/lib/virtualbox/VBoxManage")
 ADAPTERS: Final = 8
 NOT_RUNNING: Final = "is not currently running"
-DYING: Final = "direct session"  # the machine's process is gone, and VBoxSVC is about to see it
+# The machine's process is gone, and VBoxSVC is about to see it; or VBoxSVC is, and another comes.
+DYING: Final = ("direct session", "FACTORY_NOT_REGISTERED")
 
 
 class ManageDriver:
@@ -286,7 +287,9 @@ def _read(path: str) -> str:
 
 
 def _passes(fault: BackendError) -> bool:
-    return isinstance(fault, VirtualBoxError) and (fault.is_busy or DYING in str(fault))
+    return isinstance(fault, VirtualBoxError) and (
+        fault.is_busy or any(words in str(fault) for words in DYING)
+    )
 
 
 def _fault(what: str, err: ToolFailed) -> BackendError:

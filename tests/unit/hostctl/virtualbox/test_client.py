@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.virtualbox.client import Bridge, borrow, give_back
-from hostctl.backends.virtualbox.faults import BridgeDied
+from hostctl.backends.virtualbox.faults import BridgeDied, VirtualBoxError
 from hostctl.backends.virtualbox.place import Place
 from hostctl.errors import DeadlineExceeded, ToolMissing, Unsupported
 
@@ -22,12 +22,19 @@ class VirtualBox:
     APIVersion, homeFolder = "7_2", "/nowhere"
     def getMachines(self): return []
     def findMachine(self, name): time.sleep(30)
+class NotRegistered(Exception):
+    errno, msg = 0x80040154 - (1 << 32), "Class not registered (NS_ERROR_FACTORY_NOT_REGISTERED)"
 class Constants:
     def all_values(self, name): return {}
 class VirtualBoxManager:
     constants = Constants()
     def __init__(self, style, params): print("noise on stdout")
-    def getVirtualBox(self): return VirtualBox()
+    def getVirtualBox(self):
+        if path := os.environ.get("FAKE_REBIRTH"):
+            with open(path, "a+") as file:
+                file.write("x")
+                if file.tell() < 3: raise NotRegistered()
+        return VirtualBox()
     def getBinDir(self): return "/usr/lib/virtualbox"
     def deinit(self): pass
 """
@@ -51,6 +58,19 @@ async def test_it_greets_and_answers(bridge: Bridge) -> None:
     assert greeting["version"] == "7.2.99"
     assert greeting["python"].endswith(sys.executable)
     assert (await bridge.call("machines.list")).value == []
+
+
+async def test_a_vboxsvc_that_comes_up_anew_is_waited_for(
+    bridge: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen after it was killed, one time in five."""
+    monkeypatch.setenv("FAKE_REBIRTH", str(tmp_path / "tries"))
+    assert (await bridge.call("machines.list")).value == []
+    monkeypatch.setattr("hostctl.backends.virtualbox.client.REBIRTH_S", 0)
+    await bridge.close()
+    (tmp_path / "tries").unlink()
+    with pytest.raises(VirtualBoxError, match="not registered"):
+        await bridge.connect()
 
 
 async def test_many_may_ask_at_once(bridge: Bridge) -> None:
