@@ -126,6 +126,7 @@ def lab() -> "Iterator[laboratory.Lab]":
         yield lab
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give machines time, and keep the tests of a file together, that they boot but one.
 

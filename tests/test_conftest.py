@@ -58,3 +58,10 @@ def test_skip_for_a_missing_part_fails_where_it_is_required(
     tmp_path: Path, wish: dict[str, str], expected: str
 ) -> None:
     assert outcome(tmp_path, **wish) == expected
+
+
+def test_xdist_heeds_the_groups(request: pytest.FixtureRequest) -> None:
+    """Or each worker has a lab, a libvirtd and machines of its own."""
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("not here: one process runs all tests")
+    assert request.node.nodeid.endswith("@tests/test_conftest")
