@@ -17,7 +17,7 @@ demo: ## boot a machine with no network and show all that hostctl does with it
 
 test: ## run all tests, those on real machines too (less: make test ARGS="-m 'not vm'")
 	@.ci/setup develop virtualbox
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: 7 minutes)
 	@.ci/setup virtualbox

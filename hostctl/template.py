@@ -301,7 +301,7 @@ class Templates:
             accel = await self._fill(new, replace(spec, name="t"), begin, how.warm, timeout_s)
             record = {"on_clone": how.on_clone, "recipe": _recipe_json(again)}
             await self._name(new, name, replace(spec, name=name, accel=accel), record)
-        except HostctlError as err:
+        except (HostctlError, OSError) as err:
             if _free_bytes(self._root) >= FULL_BYTES:
                 raise
             text = f"template {name!r} was not made: {self._root} is full; {err}"

@@ -84,17 +84,16 @@ def _check_system() -> None:
 
 
 def _download(name: str, folder: Path) -> Path:
-    options = ["-o", "APT::Sandbox::User="]
     try:
-        real = _resolve(name, options)
+        return _downloaded(name, folder, ["-o", "APT::Sandbox::User="])
     except BuildFailed:
-        options = ["-c", str(_private_lists(folder))]
-        real = _resolve(name, options)
-    procs.run(
-        ["apt-get", *options, "-q", "download", real],
-        cwd=folder,
-        timeout_s=APT_TIMEOUT_S,
-    )
+        return _downloaded(name, folder, ["-c", str(_private_lists(folder))])
+
+
+def _downloaded(name: str, folder: Path, options: list[str]) -> Path:
+    real = _resolve(name, options)
+    argv = ["apt-get", *options, "-q", "download", real]
+    procs.run(argv, cwd=folder, timeout_s=APT_TIMEOUT_S)
     found = list(folder.glob("*.deb"))
     if len(found) != 1:
         raise BuildFailed(f"apt-get download {real} left {len(found)} packages")

@@ -8,6 +8,7 @@ power-off, quit, SIGTERM) and cannot when it is killed or aborts.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,8 @@ class QemuBackend:
         ending = self._ending(run)
         if ending is MachineState.CRASHED:
             self._clear_runtime()
-            self._record(replace(run, has_crashed=True))
+            with contextlib.suppress(OSError):  # of a full disk; what crashed can still be deleted
+                self._record(replace(run, has_crashed=True))
         else:
             self._forget()
         return ending
