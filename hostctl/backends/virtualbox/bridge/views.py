@@ -14,6 +14,7 @@ __all__ = ["OPERATIONS"]
 
 UARTS = 4
 WATCH_S = 0.05
+SCREEN_LOOKS = 100
 
 
 def view(box: Any, machine: str) -> dict[str, Any]:
@@ -58,7 +59,11 @@ def screenshot(box: Any, machine: str) -> Steps:
     session = yield from locked(box, found, shared=True)
     try:
         display = session.console.display
-        width, height = display.get_screen_resolution(0)[:2]
+        for _ in range(SCREEN_LOOKS):  # one that has just started has none yet
+            width, height = display.get_screen_resolution(0)[:2]
+            if width and height:
+                break
+            yield WATCH_S
         png = box.library.BitmapFormat.png
         data = display.take_screen_shot_to_array(0, width, height, png)
         return Reply({"width": int(width), "height": int(height)}, bytes(data))
