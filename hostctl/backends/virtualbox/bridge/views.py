@@ -59,11 +59,12 @@ def screenshot(box: Any, machine: str) -> Steps:
     session = yield from locked(box, found, shared=True)
     try:
         display = session.console.display
+        width, height = display.get_screen_resolution(0)[:2]
         for _ in range(SCREEN_LOOKS):  # one that has just started has none yet
-            width, height = display.get_screen_resolution(0)[:2]
             if width and height:
                 break
             yield WATCH_S
+            width, height = display.get_screen_resolution(0)[:2]
         png = box.library.BitmapFormat.png
         data = display.take_screen_shot_to_array(0, width, height, png)
         return Reply({"width": int(width), "height": int(height)}, bytes(data))
