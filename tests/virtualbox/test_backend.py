@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -200,12 +201,13 @@ class TestEvents:
         machine, driver = await create(controller), kind(place.place)
         states: list[VmState] = []
         hearing = asyncio.create_task(_collect(driver, backend_of(machine).target.id, states))
+        await until(lambda: bool(states))  # it looks, from now on
         for move, state in (
-            (machine.start(wait=False), VmState.RUNNING),
-            (machine.pause(), VmState.PAUSED),
-            (machine.stop(force=True), VmState.POWERED_OFF),
+            (partial(machine.start, wait=False), VmState.RUNNING),
+            (machine.pause, VmState.PAUSED),
+            (partial(machine.stop, force=True), VmState.POWERED_OFF),
         ):
-            await move
+            await move()
             await until(lambda state=state: state in states[1:])  # type: ignore[misc]
         hearing.cancel()
         await asyncio.gather(hearing, return_exceptions=True)
