@@ -199,8 +199,8 @@ files() {
 	echo one >"$work/tree/sub/one"
 	ln -s sub/one "$work/tree/link"
 	run 0 hostctl cp -q -r "$work/tree" files:/root/
-	run 0 hostctl cp -q -r files:/root/tree "$work/back"
-	run 0 diff -r "$work/tree" "$work/back"
+	run 0 hostctl cp -q -r files:/root/tree "$work/tree-back"
+	run 0 diff -r "$work/tree" "$work/tree-back"
 	echo two >"$work/tree/two"
 	rm "$work/tree/sub/one"
 	says 'send two remove sub/one' sh -c 'echo $(hostctl sync -q -n --delete "$1" files:/root/tree)' sh "$work/tree"
