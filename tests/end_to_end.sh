@@ -329,7 +329,7 @@ templates() {
 	run 0 hostctl clone warm c --count 3
 	run 0 hostctl exec c-1 -- sh -c 'echo mine >/tmp/warm'
 	for n in 2 3; do says warm hostctl exec "c-$n" -- cat /tmp/warm; done
-	run 1 hostctl template delete warm
+	run 4 hostctl template delete warm
 	has 'in use'
 	for n in 1 2 3; do gone "c-$n"; done
 	step 'a command in a machine of its own'
