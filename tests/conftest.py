@@ -137,15 +137,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
-        if not _ALONE.intersection(item.path.parts):
-            item.add_marker(pytest.mark.flaky(reruns=1))
         if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(VM_TIMEOUT_S))
-
-
-# What talks to no other process. The rest shares two cores with four machines: a failure there is
-# tried once more, and told as RERUN. Whoever sees one finds its cause.
-_ALONE = frozenset({"unit", "property", "fuzz"})
 
 
 def _turn(item: pytest.Item) -> int:

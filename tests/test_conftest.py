@@ -25,7 +25,7 @@ def test_harmless(): pass
 def test_expected(): assert False
 """
 BARE = {"PATH": "/nowhere", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-MARKERS = "[pytest]\nmarkers =\n    vm\n    needs\n    xdist_group\n    flaky\n"
+MARKERS = "[pytest]\nmarkers =\n    vm\n    needs\n    xdist_group\n"
 
 
 def outcome(folder: Path, **wish: str) -> str:

@@ -86,7 +86,7 @@ async def test_a_clone_whose_templates_ram_was_cut_off_fails_clearly(
     assert [machine.name for machine in controller.machines()] == ["clone"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="not here: to mount a small file system needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
 async def test_a_full_disk_is_told_and_nothing_is_left() -> None:
     with small_home(size_mib=110) as home:
         async with Controller(home) as controller:
