@@ -122,10 +122,10 @@ async def _acceleration(_: Home) -> Finding:
 
 async def _libvirt(_: Home) -> Finding:
     """Without it all works that does not name it."""
-    from .backends.libvirt import library
+    from .backends.libvirt import binding
 
     try:
-        found = f"libvirt {library.version()}; try: hostctl create NAME --backend libvirt"
+        found = f"libvirt {binding.version()}; try: hostctl create NAME --backend libvirt"
         return Finding("libvirt", Status.OK, found, required=False)
     except ToolMissing as err:
         detail = "not installed: no machines on libvirt, here or elsewhere"

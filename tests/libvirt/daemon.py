@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from hostctl.backends.libvirt.library import libvirt
+from hostctl.backends.libvirt.binding import libvirt
 
 from . import warden
 

@@ -14,8 +14,8 @@ import hostctl_images
 from hostctl.backends.interface import MachineSpec
 from hostctl.backends.libvirt.agent import LibvirtExchange
 from hostctl.backends.libvirt.backend import LibvirtBackend
+from hostctl.backends.libvirt.binding import libvirt as library
 from hostctl.backends.libvirt.domain_xml import view
-from hostctl.backends.libvirt.library import libvirt as library
 from hostctl.connect import open_channel
 from hostctl.controller import Controller
 from hostctl.machine import Machine

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.libvirt.backend import LibvirtBackend
-from hostctl.backends.libvirt.library import libvirt as library
+from hostctl.backends.libvirt.binding import libvirt as library
 from hostctl.connect import open_channel
 from hostctl.machine import Machine
 from hostctl_channels.links.interface import Endpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.interface import MachineSpec
-from hostctl.backends.libvirt import library
+from hostctl.backends.libvirt import binding
 from hostctl.backends.libvirt.target import capabilities_of, default_uri, is_local
 from hostctl.controller import Controller
 from hostctl.errors import BackendError, ToolMissing, Unsupported
@@ -89,7 +89,7 @@ async def test_no_library_is_one_error_with_the_next_step(
     controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "libvirt", None)
-    monkeypatch.setattr(library, "_loaded", None)
+    monkeypatch.setattr(binding, "_loaded", None)
     with pytest.raises(ToolMissing, match="libvirt-python") as caught:
         await controller.adopt("test", connect=URI)
     assert "pip install 'hostctl[libvirt]'" in str(caught.value.hint)

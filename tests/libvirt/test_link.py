@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hostctl.backends.libvirt import stream
-from hostctl.backends.libvirt.library import libvirt
+from hostctl.backends.libvirt.binding import libvirt
 from hostctl.backends.libvirt.stream import StreamEndpoint, StreamLink
 from hostctl_channels.errors import ChannelClosed, PortHeld
 from hostctl_channels.links.stream import SocketLink

@@ -14,7 +14,7 @@ import pytest
 
 from hostctl.backends.interface import MachineSpec
 from hostctl.backends.libvirt.backend import LibvirtBackend
-from hostctl.backends.libvirt.library import libvirt
+from hostctl.backends.libvirt.binding import libvirt
 from hostctl.backends.libvirt.stream import StreamLink
 from hostctl.controller import Controller
 from hostctl.errors import BootFailed, ConfigError, HostctlError, PortHeld, WrongState

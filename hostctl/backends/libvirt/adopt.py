@@ -6,10 +6,10 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..interface import MachineSpec, check_name
+from .binding import libvirt
 from .connection import borrow, give_back
 from .domain_xml import view
 from .faults import DomainGone
-from .library import libvirt
 from .target import Target, default_uri
 
 __all__ = ["find"]

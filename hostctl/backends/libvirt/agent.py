@@ -21,8 +21,8 @@ from hostctl_channels.errors import (
 )
 
 from ...errors import BackendError
+from .binding import libvirt
 from .connection import Connection
-from .library import libvirt
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Pulse

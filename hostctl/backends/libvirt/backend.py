@@ -34,10 +34,10 @@ from ...lifecycle import MachineState
 from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
 from ..interface import CONSOLE, GUEST_AGENT, MachineSpec, Progress
 from .agent import AgentEndpoint
+from .binding import libvirt
 from .connection import Connection, borrow, give_back
 from .events import DomainEvent
 from .faults import DomainGone, is_absent
-from .library import libvirt
 from .park import park_of
 from .stream import StreamEndpoint
 from .target import Target, capabilities_of, is_local

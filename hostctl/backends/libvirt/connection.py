@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...errors import BackendError, DeadlineExceeded
+from .binding import libvirt
 from .events import KINDS, LOST, DomainEvent, Listeners
 from .faults import translate
-from .library import libvirt
 from .owner import Owner
 from .park import close_park
 

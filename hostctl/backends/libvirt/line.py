@@ -11,8 +11,8 @@ from typing import Any
 
 from hostctl_channels.errors import ChannelError
 
+from .binding import events, libvirt
 from .eventloop import Apart
-from .library import events, libvirt
 
 __all__ = ["Line", "dial"]
 

@@ -12,7 +12,7 @@ import select
 import threading
 from collections import deque
 
-from .library import libvirt
+from .binding import libvirt
 from .line import Line, dial
 
 __all__ = ["AHEAD", "Park", "close_park", "park_of"]

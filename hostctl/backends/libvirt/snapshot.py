@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from ..report import Snapshot
-from .library import libvirt
+from .binding import libvirt
 from .storage import Storage, saved_tags
 
 __all__ = ["DiskSnapshots", "MemorySnapshots"]

@@ -15,8 +15,8 @@ from xml.etree import ElementTree as ET
 
 from ...errors import BackendError
 from ..interface import DiskSpec
+from .binding import libvirt
 from .faults import not_trusted
-from .library import libvirt
 from .target import is_local, is_privileged
 
 __all__ = ["POOL", "Storage", "disk_format"]

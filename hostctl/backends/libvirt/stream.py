@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostctl_channels.errors import ChannelClosed, ChannelError, ChannelTimeout, PortHeld
 
-from .library import libvirt
+from .binding import libvirt
 from .line import Line, dial
 from .owner import Owner
 
