@@ -302,7 +302,7 @@ class TemplateUnfit(TemplateError):
     """The template does not fit the present QEMU, or its files are damaged; no clone was made."""
 
     def __init__(self, name: str, why: str, *, hint: str | None = None) -> None:
-        again = f"hostctl template delete {name}, and create it anew"
+        again = f"hostctl template delete {name}"
         super().__init__(f"template {name!r} cannot be used: {why}", name, hint=hint or again)
         self.why = why
 

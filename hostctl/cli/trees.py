@@ -1,12 +1,15 @@
 """`hostctl cp -r`, several sources, patterns of the guest; and `hostctl sync`."""
 
 import argparse
+import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hostctl.errors import TransferFailed
+from hostctl.group import own_folder
 from hostctl.machine import Machine
 from hostctl_channels.transfer import shown
 
@@ -36,8 +39,8 @@ async def _copy_many(args: argparse.Namespace, sources: Sequence[Place], destina
     async def one(machine: Machine, is_group: bool) -> None:
         if destination.machine is None:
             paths = await _expanded(machine, sources)
-            here = _own(destination.path, machine.name) if is_group else destination.path
-            await _get_all(machine, args, paths, here)
+            with _own(args, destination.path, machine.name if is_group else "") as here:
+                await _get_all(machine, args, paths, here)
         else:
             paths = [source.path for source in sources]
             await _put_all(machine, args, paths, destination.path)
@@ -66,11 +69,15 @@ async def _each(
         return await several.each(args, chosen, act, tell)
 
 
-def _own(destination: str, name: str) -> str:
-    """Make a folder for what comes of one machine of several."""
-    folder = os.path.join(destination, name, "")
-    os.makedirs(folder, exist_ok=True)
-    return folder
+@contextlib.contextmanager
+def _own(args: argparse.Namespace, destination: str, name: str) -> Iterator[str]:
+    """Make a folder for what comes of one machine of several; of one that fails none is left."""
+    folder = os.path.join(destination, name, "") if name else destination
+    if not name or ("dry_run" in args and args.dry_run):
+        yield folder
+        return
+    with own_folder(Path(folder, "any")):
+        yield folder
 
 
 async def _expanded(machine: Machine, sources: Sequence[Place]) -> list[str]:
@@ -160,12 +167,14 @@ async def _get_tree(machine: Machine, args: argparse.Namespace, source: str, tar
 
 async def _sync(args: argparse.Namespace, source: Place, destination: Place) -> int:
     async def one(machine: Machine, is_group: bool) -> None:
+        prefix = f"{machine.name}: " if is_group else ""
         if source.machine is None:
-            ends = source, Place(machine.name, destination.path)
-        else:
-            here = _own(destination.path, machine.name) if is_group else destination.path
-            ends = Place(machine.name, source.path), Place(None, here)
-        await _sync_one(args, machine, *ends, prefix=f"{machine.name}: " if is_group else "")
+            there = Place(machine.name, destination.path)
+            await _sync_one(args, machine, source, there, prefix=prefix)
+            return
+        with _own(args, destination.path, machine.name if is_group else "") as here:
+            theirs = Place(machine.name, source.path)
+            await _sync_one(args, machine, theirs, Place(None, here), prefix=prefix)
 
     return await _each(args, source.machine or destination.machine or "", one)
 

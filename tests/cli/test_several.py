@@ -401,3 +401,13 @@ def test_a_machine_may_be_born_with_tags(capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_one_plain_name_is_no_group(words: str, group: int) -> None:
     assert several.is_group(words.split()) == group
+
+
+def test_of_a_folder_that_does_not_come_and_of_a_dry_run_nothing_is_left(
+    fleet: FakeController, tmp_path: Path
+) -> None:
+    assert main(["sync", "-n", "web-*:/srv", str(tmp_path / "out")]) == Exit.OK
+    for machine in fleet.all.values():
+        machine.error = BackendError("told to")
+    assert main(["sync", "web-*:/srv", str(tmp_path / "out")]) != Exit.OK
+    assert not list(tmp_path.glob("out/*"))
