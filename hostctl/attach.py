@@ -275,16 +275,19 @@ async def _answers(line: Line, site: Site) -> bool:
 
 
 async def _leave(channel: Channel, done: Attachment) -> None:
-    """Take the agent away; where we speak through it, it ends after its last answer."""
+    """Take the agent away; where we speak through it, it ends after its last answer.
+
+    So nothing is asked of it after that: a slow line would need longer than it has left.
+    """
     verb = "remove" if done.is_service else "stop"
     line = (
-        '(sleep 1; rm -f "$3"; case $3 in */hostctl/*) rmdir "${3%/*}" ;; esac;'
+        '(sleep 2; rm -f "$3"; case $3 in */hostctl/*) rmdir "${3%/*}" ;; esac;'
         ' exec sh -c "$1" attach "$2" "$3") >/dev/null 2>&1 &'
     )
     words = (attach_script(), verb, done.path)
-    result = await channel.exec(Command.of("sh", "-c", line, "detach", *words))
+    result = await channel.exec(Command.of("sh", "-c", line, "detach", *words), max_output_bytes=0)
     if not result.exit.ok:
-        raise AttachFailed(f"the agent cannot be removed: {_told(result.stderr)}")
+        raise AttachFailed(f"the agent cannot be removed: {result.exit}")
 
 
 def _best(looks: tuple[Look, ...]) -> Line:

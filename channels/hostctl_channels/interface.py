@@ -260,7 +260,8 @@ class Channel(Protocol):
     ) -> Result:
         """Run a command to its end.
 
-        Cancelling kills it in the guest. Raises OutputTooLarge past the limit.
+        Cancelling kills it in the guest. Raises OutputTooLarge past the limit; with a limit of 0 a
+        channel that would have to ask for output does not, and the exit is the guest's last word.
         """
 
     def spawn(

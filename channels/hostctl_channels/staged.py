@@ -109,8 +109,8 @@ class Outcome(NamedTuple):
     """A command that has ended."""
 
     exit: ExitStatus
-    stdout: bytes
-    stderr: bytes
+    stdout: bytes = b""
+    stderr: bytes = b""
 
 
 class StagedChannel:
@@ -229,15 +229,13 @@ class StagedChannel:
         for _ in range(_RUNS):
             try:
                 status = await self._begin(command, token, status, fed=source is not None)
-                sizes = await self._sizes(token)
+                sizes = await self._sizes(token) if limit else ()
             except TransferFailed as err:  # it never began, or we were told wrong
                 logger.debug("%s: no output: %s", command, err)
                 continue
-            stdout, stderr = [
-                await self._output(name, token, size, limit, command) for name, size in sizes
-            ]
+            output = [await self._output(name, token, size, limit, command) for name, size in sizes]
             self._stale += [self._own(name, token) for name in (b"o", b"e", b"i")]
-            return Outcome(status, stdout, stderr)
+            return Outcome(status, *output)
         raise ChannelReset(f"{command}: was garbled on its way and did not begin")
 
     async def _begin(
