@@ -54,10 +54,12 @@ _LINE: Final = 2048  # above the longest line of the wire
 _GAP_S: Final = 0.05  # bash needs a few ms for a line, under emulation
 _MAX_GAP_S: Final = 0.8
 _FILL: Final = b"\n" + (b"." * 63 + b"\n") * (_PIECE // 64 + 4)
-# Tries in vain before the line is filled, ten seconds: a guest that is only slow has answered by
-# then, and an interpreted one reads a filling for half a minute. Then every so many tries.
-_FILL_AT: Final = 3
-_FILL_EVERY: Final = 6
+# Of that goes ahead, try by try: what makes up for bytes that were lost, and in the end all that a
+# reader in the middle of a body may want. Not before half a minute: a guest that is only slow has
+# answered by then, and an interpreted one on a busy host reads all of it for another minute.
+_FILLS: Final = (0, 1024, 0, 8 * 1024, 0, len(_FILL))
+_LITTLE: Final = 1
+_WHOLE: Final = 5
 
 
 def _extending(limit: asyncio.Timeout, limit_s: float) -> Progress:
@@ -105,7 +107,7 @@ def open_serial(
 def serial_agent(endpoint: Endpoint, lock_dir: Path, pulse: Pulse) -> StagedChannel:
     """Return a channel to the agent at a machine's serial line, not connected yet."""
     dialer = Dialer(gathered(endpoint))
-    pool = PortPool({SERIAL: dialer}, lock_dir)
+    pool = PortPool({SERIAL: dialer}, lock_dir, on_dirty=dialer.distrust)
     baud = endpoint.baud if isinstance(endpoint, SerialEndpoint) else BAUD
     return StagedChannel(AgentFoothold(pool, dialer, pulse, baud))
 
@@ -131,8 +133,8 @@ class Dialer:
     """Opens the line, and fills up what the guest may still wait for after a broken conversation.
 
     A tty tells its reader of no hang-up: an agent in the middle of a body would take greetings for
-    the rest of it. So after one that we know to have broken, and when nothing else helps, a piece's
-    worth of lines that mean nothing goes ahead.
+    the rest of it. So lines that mean nothing go ahead: after a conversation that we know to have
+    broken, and, more each time, when nothing else helps.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -143,9 +145,9 @@ class Dialer:
     async def open(self) -> Link:
         """See Endpoint."""
         link = _Halting(await self._endpoint.open(), self)
-        if self._tries >= _FILL_AT and (self._tries - _FILL_AT) % _FILL_EVERY == 0:
+        if size := _FILLS[self._tries % len(_FILLS)]:
             try:
-                await link.send(_FILL)
+                await link.send(_FILL[:size])
             except BaseException:
                 link.close()
                 raise
@@ -160,9 +162,14 @@ class Dialer:
         """Take note that the conversation is in order."""
         self._tries = 0
 
-    def upset(self) -> None:
+    def upset(self, *, in_body: bool) -> None:
         """Take note that it broke in the middle: the next dial fills."""
-        self._tries = _FILL_AT
+        self._tries = _WHOLE if in_body else _LITTLE
+
+    def distrust(self) -> None:
+        """Take note that it is broken: if not by us, then maybe in a body."""
+        if not self._tries:
+            self.upset(in_body=True)
 
 
 class _Halting:
@@ -286,7 +293,8 @@ class AgentFoothold:
         limit_s = _SLACK_S + size_bytes / self._bytes_per_s
         for left in reversed(range(_CARRY)):
             try:
-                async with self._talk(), asyncio.timeout(limit_s) as limit:
+                talk = self._talk(in_body=size_bytes > 0)
+                async with talk, asyncio.timeout(limit_s) as limit:
                     return await carry(_extending(limit, limit_s))
             except TimeoutError as err:  # ChannelTimeout is one
                 if not left:
@@ -309,7 +317,7 @@ class AgentFoothold:
             raise ChannelReset("the guest has begun anew: our folder there is gone") from err
 
     @asynccontextmanager
-    async def _talk(self) -> AsyncIterator[None]:
+    async def _talk(self, *, in_body: bool = False) -> AsyncIterator[None]:
         """Note whether a request leaves the line in order."""
         try:
             yield
@@ -317,6 +325,6 @@ class AgentFoothold:
             self._dialer.settle()
             raise
         except BaseException:
-            self._dialer.upset()
+            self._dialer.upset(in_body=in_body)
             raise
         self._dialer.settle()

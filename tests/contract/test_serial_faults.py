@@ -211,6 +211,20 @@ async def test_a_guest_that_is_only_slow_is_reached_and_not_flooded(twin: AgentO
     assert sent < 4000
 
 
+async def test_whoever_follows_a_holder_killed_in_a_body_waits_seconds(
+    twin: AgentOnTty,
+) -> None:
+    await twin.channel.close()
+    path = twin.folder / "file"
+    line = await open_serial_line(twin.relay.host)
+    await line.send(f"P 0123456789abcdef 50000 {path} 66 '' '' '' ''\nhalf of it".encode())
+    line.close()
+    (twin.locks / "serial.1.lock").write_text("1\n")
+    async with asyncio.timeout(5):
+        await works(twin)
+    assert not path.exists()
+
+
 async def test_two_processes_take_turns(twin: AgentOnTty) -> None:
     other = twin.new_channel()
     commands = [Command.of("echo", str(n)) for n in range(3)]
