@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import TransferFailed
 from .interface import Command, FileInfo, PutOptions
@@ -17,10 +17,11 @@ from .interface import Command, FileInfo, PutOptions
 __all__ = [
     "GetScript",
     "PutScript",
+    "Shown",
     "command_script",
     "errno_of",
     "quoted",
-    "sizes_script",
+    "show_script",
 ]
 
 # The ends of what the guest's tools say, as in agent.sh
@@ -35,6 +36,8 @@ _ERRNOS: Final = (
     (b"too long", errno.ENAMETOOLONG),
     (b"exceeded", errno.EDQUOT),
 )
+
+_SHOWN: Final = 4096  # bytes of output that come with their sizes, in one request for all
 
 _REFUSE: Final = b"""\
 refuse() {
@@ -54,9 +57,13 @@ _COMMAND: Final = b"""\
 %(exports)sexec %(words)s
 """
 
-_SIZES: Final = b"""\
-o=$(wc -c <%(out)s) && e=$(wc -c <%(err)s) && printf '%%s %%s\\n' $o $e >%(note)s && exit
-rm -f %(note)s
+_SHOW: Final = b"""\
+o=%(folder)s/o.$1 e=%(folder)s/e.$1 n=%(folder)s/n.$1
+a=$(wc -c <"$o") && b=$(wc -c <"$e") && {
+	echo $a $b
+	[ $((a + b)) -gt %(most)d ] || cat "$o" "$e"
+} >"$n" && exit
+rm -f "$n"
 """
 
 _PUT: Final = b"""\
@@ -156,9 +163,32 @@ def _checks(cwd: bytes | None, user: bytes | None) -> bytes:
     return text
 
 
-def sizes_script(folder: bytes, token: bytes) -> bytes:
-    """Return a script that notes how much a command printed on both streams."""
-    return _SIZES % _files(folder, token)
+def show_script(folder: bytes) -> bytes:
+    """Return a script that notes for Shown what the command of a token, its word, printed."""
+    return _SHOW % {b"folder": quoted(folder), b"most": _SHOWN}
+
+
+class Shown(NamedTuple):
+    """How much a command printed on both streams, and all of it if that is little."""
+
+    sizes: tuple[int, int] = (0, 0)
+    data: bytes = b""
+
+    @classmethod
+    def parse(cls, note: bytes) -> Shown:
+        """Read what `show_script`'s script wrote down. Raises TransferFailed on anything else."""
+        match = re.match(rb"([0-9]{1,18}) ([0-9]{1,18})\n", note)
+        if match is None:
+            raise TransferFailed(errno.EIO, "the sizes of the output are garbled")
+        shown = cls((int(match[1]), int(match[2])), note[match.end() :])
+        if not shown.is_whole and (sum(shown.sizes) <= _SHOWN or shown.data):
+            raise TransferFailed(errno.EIO, "the output is not what its sizes say")
+        return shown
+
+    @property
+    def is_whole(self) -> bool:
+        """True if nothing is left to fetch."""
+        return sum(self.sizes) == len(self.data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,10 @@ import hashlib
 import io
 import logging
 import os
-import re
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import BinaryIO, Final, NamedTuple, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from .entropy import FEED
 from .errors import (
@@ -37,8 +35,6 @@ from .errors import (
 )
 from .interface import (
     MAX_OUTPUT,
-    STDERR,
-    STDOUT,
     Buffer,
     Capability,
     Command,
@@ -48,10 +44,11 @@ from .interface import (
     PutOptions,
     Result,
 )
-from .scripts import GetScript, PutScript, command_script, errno_of, quoted, sizes_script
+from .scripts import GetScript, PutScript, Shown, command_script, errno_of, quoted, show_script
+from .staged_process import Outcome, StagedProcess
 from .transfer import shown
 
-__all__ = ["REFUSED", "Foothold", "StagedChannel", "StagedProcess"]
+__all__ = ["REFUSED", "Foothold", "StagedChannel"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,14 +102,6 @@ class Foothold(Protocol):
         """Let go of the line; what a fresh `open` needs is kept."""
 
 
-class Outcome(NamedTuple):
-    """A command that has ended."""
-
-    exit: ExitStatus
-    stdout: bytes = b""
-    stderr: bytes = b""
-
-
 class StagedChannel:
     """See interface.Channel. One request at a time: the others wait for the line."""
 
@@ -120,6 +109,7 @@ class StagedChannel:
         self._foothold = foothold
         self._lock = asyncio.Lock()
         self._stale: list[bytes] = []  # paths that the next script removes
+        self._show = b""  # the script that notes output, where it is stored
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -229,13 +219,13 @@ class StagedChannel:
         for _ in range(_RUNS):
             try:
                 status = await self._begin(command, token, status, fed=source is not None)
-                sizes = await self._sizes(token) if limit else ()
+                shown = await self._shown(token) if limit else Shown()
             except TransferFailed as err:  # it never began, or we were told wrong
                 logger.debug("%s: no output: %s", command, err)
                 continue
-            output = [await self._output(name, token, size, limit, command) for name, size in sizes]
+            stdout, stderr = await self._output(shown, token, limit, command)
             self._stale += [self._own(name, token) for name in (b"o", b"e", b"i")]
-            return Outcome(status, *output)
+            return Outcome(status, stdout, stderr)
         raise ChannelReset(f"{command}: was garbled on its way and did not begin")
 
     async def _begin(
@@ -250,24 +240,31 @@ class StagedChannel:
                 return known
             raise SpawnFailed(err.errno or errno.EIO, err.message) from err
 
-    async def _sizes(self, token: bytes) -> list[tuple[bytes, int]]:
-        await self._call(sizes_script(self._foothold.folder, token), token, name=b"z")
+    async def _shown(self, token: bytes) -> Shown:
+        show = self._foothold.folder + b"/show"
+        if self._show != show:
+            await self._foothold.store(show, show_script(self._foothold.folder))
+            self._show = show
         note = self._own(b"n", token)
+        await self._foothold.call(show, token)
         self._stale.append(note)
-        words = (await self._foothold.fetch(note))[:_MAX_NOTE].split()
-        if len(words) != 2 or not all(re.fullmatch(rb"[0-9]{1,18}", word) for word in words):
-            raise TransferFailed(errno.EIO, "the sizes of the output are garbled")
-        return list(zip((b"o", b"e"), map(int, words), strict=True))
+        return Shown.parse(await self._foothold.fetch(note))
 
     async def _output(
-        self, name: bytes, token: bytes, size: int, limit: int, command: Command
-    ) -> bytes:
-        if size > limit:
+        self, shown: Shown, token: bytes, limit: int, command: Command
+    ) -> list[bytes]:
+        if max(shown.sizes) > limit:
             raise OutputTooLarge(
                 f"{command}: printed more than {limit} bytes",
                 hint="redirect it into a file there, and get that",
             )
-        path, sink = self._own(name, token), io.BytesIO()
+        if shown.is_whole:
+            return [shown.data[: shown.sizes[0]], shown.data[shown.sizes[0] :]]
+        names = (self._own(b"o", token), self._own(b"e", token))
+        return [await self._fetch(*each) for each in zip(names, shown.sizes, strict=True)]
+
+    async def _fetch(self, path: bytes, size: int) -> bytes:
+        sink = io.BytesIO()
         if size > self._foothold.slice_bytes:
             await self._download(path, sink, None, None)
         elif size:
@@ -453,68 +450,6 @@ class StagedChannel:
         said = shown(words.strip())
         code = int(number) if number.isdigit() and len(number) < 4 else 0
         raise TransferFailed(code or errno_of(words), said or "failed", path=path)
-
-
-class StagedProcess:
-    """See interface.Process. Nothing of it is live."""
-
-    def __init__(
-        self, run: Callable[[BinaryIO | None], Awaitable[Outcome]], *, wants_input: bool
-    ) -> None:
-        self._run = run
-        self._input: BinaryIO | None = None
-        self._task: asyncio.Future[Outcome] | None = None
-        self._unread: list[tuple[int, bytes]] | None = None
-        if wants_input:
-            self._input = tempfile.TemporaryFile()  # noqa: SIM115  closed by `finish`
-        else:
-            self._begin()
-
-    def _begin(self) -> asyncio.Future[Outcome]:
-        if self._task is None:
-            if self._input:
-                self._input.seek(0)
-            self._task = asyncio.ensure_future(self._run(self._input))
-        return self._task
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """See Process. Ends standard input."""
-        outcome = await asyncio.shield(self._begin())
-        if self._unread is None:
-            both = ((STDOUT, outcome.stdout), (STDERR, outcome.stderr))
-            self._unread = [(number, data) for number, data in both if data]
-        return self._unread.pop(0) if self._unread else None
-
-    async def write(self, data: Buffer) -> None:
-        """See Process. Kept on the host until standard input ends."""
-        if self._input is None:
-            raise LocalProtocolError("the command was started without standard input")
-        if self._task is None:
-            self._input.write(data)
-
-    async def close_stdin(self) -> None:
-        """See Process."""
-        if self._input is None:
-            raise LocalProtocolError("the command was started without standard input")
-        self._begin()
-
-    async def signal(self, name: str) -> None:
-        """See Process. There is no line left to send one by."""
-        if self._task is None or not self._task.done():
-            capability = Capability.SIGNAL.value
-            raise Refused(f"this channel cannot: {capability}", capability)
-
-    async def wait(self) -> ExitStatus:
-        """See Process. Ends standard input."""
-        return (await asyncio.shield(self._begin())).exit
-
-    async def finish(self) -> None:
-        """Give up waiting for it."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._input:
-            self._input.close()
 
 
 async def _rest(source: BinaryIO, size_bytes: int) -> bytes:

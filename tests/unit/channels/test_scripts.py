@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,10 +15,11 @@ from hostctl_channels.interface import Command, FileInfo, PutOptions
 from hostctl_channels.scripts import (
     GetScript,
     PutScript,
+    Shown,
     command_script,
     errno_of,
     quoted,
-    sizes_script,
+    show_script,
 )
 
 WORDS = st.binary(max_size=50).filter(lambda word: b"\0" not in word)
@@ -62,7 +65,30 @@ def test_a_put_settles_what_was_asked_for_and_no_more() -> None:
 
 def test_what_ran_before_is_removed_first() -> None:
     assert GetScript(b"/f", b"t", b"/a", 8).text(b"rm -f x\n").startswith(b"rm -f x\n")
-    assert b"'/f/o.t'" in sizes_script(b"/f", b"t")
+
+
+@pytest.mark.parametrize(
+    ("out", "err"), [("", ""), ("o" * 9, "\n"), ("o" * 4096, ""), ("o" * 4096, "e")]
+)
+def test_little_output_comes_with_its_sizes(tmp_path: Path, out: str, err: str) -> None:
+    (tmp_path / "o.7").write_text(out)
+    (tmp_path / "e.7").write_text(err)
+    subprocess.run(["sh", "-c", show_script(bytes(tmp_path)), "show", "7"], check=True)
+    shown = Shown.parse((tmp_path / "n.7").read_bytes())
+    assert shown.sizes == (len(out), len(err))
+    assert shown.data.decode() == (out + err if len(out + err) <= 4096 else "")
+
+
+def test_a_command_that_never_began_has_no_note(tmp_path: Path) -> None:
+    (tmp_path / "n.7").write_text("old")
+    subprocess.run(["sh", "-c", show_script(bytes(tmp_path)), "show", "7"], check=False)
+    assert not (tmp_path / "n.7").exists()
+
+
+@pytest.mark.parametrize("note", [b"", b"1\n", b"3 0\nab", b"0 0\nab", b"9999 0\nab", b"-1 1\n"])
+def test_garbled_output_is_told(note: bytes) -> None:
+    with pytest.raises(TransferFailed):
+        Shown.parse(note)
 
 
 @pytest.mark.parametrize(

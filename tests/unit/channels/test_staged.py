@@ -9,10 +9,11 @@ from hostctl_channels.staged import StagedChannel
 class Recorder:
     """A foothold whose commands print five bytes each, and which notes what is asked of it."""
 
-    piece_bytes = slice_bytes = 4096
+    piece_bytes = slice_bytes = 8192
     folder = b"/tmp/f"
     is_warm = False
     capabilities: frozenset[Capability] = frozenset()
+    note = b"5 0\nfive\n"
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -28,7 +29,7 @@ class Recorder:
 
     async def fetch(self, path: bytes) -> bytes:
         self.asked.append("fetch " + path[7:8].decode())
-        return b"5 0\n" if path[7:8] == b"n" else b"five\n"
+        return self.note if path[7:8] == b"n" else b"five\n"
 
     async def call(
         self, path: bytes, *words: bytes, timeout_s: float | None = None, usage: bool = False
@@ -46,10 +47,20 @@ def foothold() -> Recorder:
 
 
 async def test_output_is_asked_for_after_the_exit(foothold: Recorder) -> None:
-    result = await StagedChannel(foothold).exec(Command.of("x"))
+    channel = StagedChannel(foothold)
+    result = await channel.exec(Command.of("x"))
     assert (result.exit.code, result.stdout) == (3, b"five\n")
-    assert foothold.asked[1] == "call r"
-    assert foothold.asked[-1] == "fetch o"
+    assert foothold.asked == ["store r", "call r", "store s", "call s", "fetch n"]
+    foothold.asked.clear()
+    await channel.exec(Command.of("x"))
+    assert foothold.asked == ["store r", "call r", "call s", "fetch n"]
+
+
+async def test_much_output_is_fetched_by_itself(foothold: Recorder) -> None:
+    foothold.note = b"5000 0\n"
+    result = await StagedChannel(foothold).exec(Command.of("x"))
+    assert result.stdout == b"five\n"
+    assert foothold.asked[-2:] == ["fetch n", "fetch o"]
 
 
 async def test_with_a_limit_of_nothing_the_exit_is_the_last_word(foothold: Recorder) -> None:
