@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -100,19 +100,12 @@ class Lease:
 class PortPool:
     """The ports of one machine.
 
-    `endpoints` by full name, lock files in `lock_dir`, which must exist. `on_dirty` is called
-    before a port is opened whose last holder ended in the middle of a request.
+    `endpoints` by full name, lock files in `lock_dir`, which must exist.
     """
 
-    def __init__(
-        self,
-        endpoints: Mapping[str, Endpoint],
-        lock_dir: Path,
-        on_dirty: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], lock_dir: Path) -> None:
         self._endpoints = dict(endpoints)
         self._lock_dir = lock_dir
-        self._on_dirty = on_dirty
 
     def has(self, names: Collection[str]) -> bool:
         """Tell whether the machine has any port of these."""
@@ -162,8 +155,6 @@ class PortPool:
 
     async def _open(self, name: str, fd: int, dirty: bool) -> Lease:
         endpoint = self._endpoints[name]
-        if dirty:
-            self._on_dirty()
         try:
             link = await endpoint.open()
         except BaseException:

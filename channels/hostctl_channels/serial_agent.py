@@ -54,12 +54,11 @@ _LINE: Final = 2048  # above the longest line of the wire
 _GAP_S: Final = 0.05  # bash needs a few ms for a line, under emulation
 _MAX_GAP_S: Final = 0.8
 _FILL: Final = b"\n" + (b"." * 63 + b"\n") * (_PIECE // 64 + 4)
-# Of that goes ahead, try by try: what makes up for bytes that were lost, and in the end all that a
-# reader in the middle of a body may want. Not before half a minute: a guest that is only slow has
-# answered by then, and an interpreted one on a busy host reads all of it for another minute.
-_FILLS: Final = (0, 1024, 0, 8 * 1024, 0, len(_FILL))
-_LITTLE: Final = 1
-_WHOLE: Final = 5
+# Of that goes ahead, try by try, where we know of no cut body: what makes up for bytes that were
+# lost. Never much: a guest that only boots, or is slow, reads all of it later, byte by byte, and an
+# interpreted one needs a minute for 57 KB.
+_FILLS: Final = (0, 1024, 0, 8 * 1024)
+_LITTLE: Final = 1024
 
 
 def _extending(limit: asyncio.Timeout, limit_s: float) -> Progress:
@@ -106,8 +105,8 @@ def open_serial(
 
 def serial_agent(endpoint: Endpoint, lock_dir: Path, pulse: Pulse) -> StagedChannel:
     """Return a channel to the agent at a machine's serial line, not connected yet."""
-    dialer = Dialer(gathered(endpoint))
-    pool = PortPool({SERIAL: dialer}, lock_dir, on_dirty=dialer.distrust)
+    dialer = Dialer(gathered(endpoint), lock_dir / f"{SERIAL}.body")
+    pool = PortPool({SERIAL: dialer}, lock_dir)
     baud = endpoint.baud if isinstance(endpoint, SerialEndpoint) else BAUD
     return StagedChannel(AgentFoothold(pool, dialer, pulse, baud))
 
@@ -133,26 +132,31 @@ class Dialer:
     """Opens the line, and fills up what the guest may still wait for after a broken conversation.
 
     A tty tells its reader of no hang-up: an agent in the middle of a body would take greetings for
-    the rest of it. So lines that mean nothing go ahead: after a conversation that we know to have
-    broken, and, more each time, when nothing else helps.
+    the rest of it. So lines that mean nothing go ahead: as many as a cut body may want, and a few
+    when nothing else helps. `note` holds the size of the body under way: should its sender be
+    killed, whoever has the line next knows.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, note: Path) -> None:
         self._endpoint = endpoint
+        self._note = note
         self._tries = 0
         self.gap_s = 0.0
 
     async def open(self) -> Link:
         """See Endpoint."""
         link = _Halting(await self._endpoint.open(), self)
-        if size := _FILLS[self._tries % len(_FILLS)]:
-            try:
-                await link.send(_FILL[:size])
-            except BaseException:
-                link.close()
-                raise
+        try:
+            await link.send(_FILL[: self._wanted() or _FILLS[self._tries % len(_FILLS)]])
+        except BaseException:
+            link.close()
+            raise
         self._tries += 1
         return link
+
+    def begin(self, body_bytes: int) -> None:
+        """Take note that a body is about to be sent."""
+        self._note.write_text(f"{body_bytes}\n")
 
     def slow(self) -> None:
         """Wait between a line and its body from now on, and longer each time."""
@@ -161,15 +165,20 @@ class Dialer:
     def settle(self) -> None:
         """Take note that the conversation is in order."""
         self._tries = 0
+        self._note.unlink(missing_ok=True)
 
-    def upset(self, *, in_body: bool) -> None:
+    def upset(self) -> None:
         """Take note that it broke in the middle: the next dial fills."""
-        self._tries = _WHOLE if in_body else _LITTLE
+        self._tries = 1
 
-    def distrust(self) -> None:
-        """Take note that it is broken: if not by us, then maybe in a body."""
-        if not self._tries:
-            self.upset(in_body=True)
+    def _wanted(self) -> int:
+        """Return what a cut body may want, once."""
+        try:
+            text = self._note.read_text()
+        except FileNotFoundError:
+            return 0
+        self._note.unlink()
+        return _LITTLE + (int(text) if text.strip().isdigit() else _PIECE)
 
 
 class _Halting:
@@ -293,8 +302,9 @@ class AgentFoothold:
         limit_s = _SLACK_S + size_bytes / self._bytes_per_s
         for left in reversed(range(_CARRY)):
             try:
-                talk = self._talk(in_body=size_bytes > 0)
-                async with talk, asyncio.timeout(limit_s) as limit:
+                async with self._talk(), asyncio.timeout(limit_s) as limit:
+                    if size_bytes:
+                        self._dialer.begin(size_bytes)
                     return await carry(_extending(limit, limit_s))
             except TimeoutError as err:  # ChannelTimeout is one
                 if not left:
@@ -317,7 +327,7 @@ class AgentFoothold:
             raise ChannelReset("the guest has begun anew: our folder there is gone") from err
 
     @asynccontextmanager
-    async def _talk(self, *, in_body: bool = False) -> AsyncIterator[None]:
+    async def _talk(self) -> AsyncIterator[None]:
         """Note whether a request leaves the line in order."""
         try:
             yield
@@ -325,6 +335,6 @@ class AgentFoothold:
             self._dialer.settle()
             raise
         except BaseException:
-            self._dialer.upset(in_body=in_body)
+            self._dialer.upset()
             raise
         self._dialer.settle()

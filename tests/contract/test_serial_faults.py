@@ -219,7 +219,7 @@ async def test_whoever_follows_a_holder_killed_in_a_body_waits_seconds(
     line = await open_serial_line(twin.relay.host)
     await line.send(f"P 0123456789abcdef 50000 {path} 66 '' '' '' ''\nhalf of it".encode())
     line.close()
-    (twin.locks / "serial.1.lock").write_text("1\n")
+    (twin.locks / "serial.1.body").write_text("50000\n")
     async with asyncio.timeout(5):
         await works(twin)
     assert not path.exists()

@@ -1,12 +1,12 @@
 """What goes ahead of a greeting on a serial line, after which end of a conversation."""
 
+from pathlib import Path
+
 import pytest
 
 from hostctl_channels.interface import Buffer
 from hostctl_channels.links.interface import Link
 from hostctl_channels.serial_agent import Dialer
-
-ALL = 57_000  # more than the largest piece, which an agent may still be waiting for
 
 
 class Line:
@@ -34,8 +34,8 @@ def line() -> Line:
 
 
 @pytest.fixture
-def dialer(line: Line) -> Dialer:
-    return Dialer(line)
+def dialer(line: Line, tmp_path: Path) -> Dialer:
+    return Dialer(line, tmp_path / "note")
 
 
 async def _sent(dialer: Dialer, line: Line, tries: int) -> list[int]:
@@ -47,28 +47,36 @@ async def _sent(dialer: Dialer, line: Line, tries: int) -> list[int]:
     return sizes
 
 
-async def test_a_silent_line_is_filled_little_by_little(dialer: Dialer, line: Line) -> None:
-    """A guest that is only slow must not be flooded."""
-    first, second, third, fourth, fifth, sixth = await _sent(dialer, line, 6)
-    assert first == third == fifth == 0
-    assert second <= 1024 < fourth <= 8192
-    assert sixth > ALL
+async def test_a_silent_line_is_never_flooded(dialer: Dialer, line: Line) -> None:
+    """Its guest may only boot, or be slow."""
+    assert await _sent(dialer, line, 6) == [0, 1024, 0, 8192, 0, 1024]
 
 
-async def test_after_a_break_in_a_body_all_of_it_may_be_wanted(dialer: Dialer, line: Line) -> None:
-    dialer.upset(in_body=True)
-    assert (await _sent(dialer, line, 1))[0] > ALL
+async def test_after_a_break_a_little_may_be_wanted(dialer: Dialer, line: Line) -> None:
+    dialer.upset()
+    assert await _sent(dialer, line, 1) == [1024]
     dialer.settle()
     assert await _sent(dialer, line, 1) == [0]
 
 
-async def test_after_a_break_without_a_body_a_little_may(dialer: Dialer, line: Line) -> None:
-    dialer.upset(in_body=False)
-    dialer.distrust()  # it is our own break that makes the port dirty
-    assert await _sent(dialer, line, 1) == [1024]
+async def test_after_a_break_in_a_body_all_of_it_may_be_wanted(dialer: Dialer, line: Line) -> None:
+    dialer.begin(50_000)
+    dialer.upset()
+    first, second = await _sent(dialer, line, 2)
+    assert first == 51_024
+    assert second == 0
 
 
-async def test_somebody_elses_break_may_be_in_a_body(dialer: Dialer, line: Line) -> None:
+async def test_a_body_that_arrived_is_not_filled_up(dialer: Dialer, line: Line) -> None:
+    dialer.begin(50_000)
     dialer.settle()
-    dialer.distrust()
-    assert (await _sent(dialer, line, 1))[0] > ALL
+    assert await _sent(dialer, line, 1) == [0]
+
+
+@pytest.mark.parametrize(("note", "most"), [("300\n", 1324), ("", 60_000), ("-1", 60_000)])
+async def test_whoever_follows_a_killed_sender_fills_its_body_up(
+    line: Line, tmp_path: Path, note: str, most: int
+) -> None:
+    (tmp_path / "note").write_text(note)
+    assert 1024 < (await _sent(Dialer(line, tmp_path / "note"), line, 1))[0] <= most
+    assert not (tmp_path / "note").exists()
