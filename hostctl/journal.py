@@ -88,22 +88,23 @@ class Journal:
         """Yield what was written since the last time."""
         try:
             file = self._path.open("rb")
-        except FileNotFoundError:
+        except FileNotFoundError:  # put aside, and nothing written since
+            yield from self._put_aside()
             return
         with file:
-            inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:
-                yield from self._rest_of_old(self._inode)
-                self._inode, self._offset = inode, 0
+            if os.fstat(file.fileno()).st_ino != self._inode:
+                yield from self._put_aside()
             yield from self._lines(file)
 
-    def _rest_of_old(self, inode: int) -> Iterator[Event]:
-        """Yield what we have not read of the file that was put aside meanwhile."""
-        with contextlib.suppress(FileNotFoundError), self._old.open("rb") as file:
-            if os.fstat(file.fileno()).st_ino == inode:
+    def _put_aside(self) -> Iterator[Event]:
+        """Yield what we have not read of the file that was put aside since we read any."""
+        if self._inode:
+            with contextlib.suppress(FileNotFoundError), self._old.open("rb") as file:
                 yield from self._lines(file)
 
     def _lines(self, file: Any) -> Iterator[Event]:
+        if (inode := os.fstat(file.fileno()).st_ino) != self._inode:
+            self._inode, self._offset = inode, 0
         file.seek(self._offset)
         for line in file:
             if not line.endswith(b"\n"):  # it is being written, or was never ended

@@ -81,3 +81,18 @@ def test_processes_do_not_mix_their_lines(tmp_path: Path) -> None:
     for name in "abcd":
         mine = [event["detail"]["n"] for event in events if event["machine"] == name]
         assert mine == list(range(300))
+
+
+def test_the_last_act_before_it_is_put_aside_is_heard_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.jsonl"
+    writer, reader = Journal(path), Journal(path)
+    writer.note("web", "started")
+    assert kinds(reader) == ["started"]
+    monkeypatch.setattr(journal, "MAX_BYTES", 1)
+    writer.note("web", "stopped")
+    assert not path.exists()
+    assert kinds(reader) == ["stopped"]
+    writer.note("web", "deleted")
+    assert kinds(reader) == ["deleted"]
