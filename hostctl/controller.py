@@ -11,17 +11,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from .backends.interface import MEMORY_MIB, DiskSpec, MachineSpec, check_name
+from .backends.interface import MEMORY_MIB, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
 from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
 from .journal import Journal
 from .machine import Machine
-from .state import Home, MachineFiles, read_json, write_json
+from .record import Record
+from .spec import has_image, resolved
+from .state import Home, MachineFiles
 
 if TYPE_CHECKING:
-    from .backends.interface import Progress
+    from .backends.interface import Backend, Progress
     from .group import Group
     from .journal import Event
     from .pool import Pool
@@ -33,9 +35,7 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "qemu"
 HEARTBEAT_S = 10.0
-SPEC_VERSION = 1
 CLONES_AT_ONCE = 16  # as many as a group of machines is told things at once
-MAX_DISKS = 16  # each takes a PCI slot; the pc machine has 32, a dozen of them ours
 
 
 class Controller:
@@ -46,7 +46,7 @@ class Controller:
 
     def __init__(self, home: Home | None = None) -> None:
         self.home = (home or Home.default()).open()
-        self._machines: dict[str, tuple[object, Machine]] = {}  # what it is, and it
+        self._machines: dict[str, tuple[Record, Machine]] = {}  # what it is, and it
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,32 +83,31 @@ class Controller:
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
         options = new_options(backend, spec.name, connect)
-        return await self._make(resolved(spec), backend, options, tags)
+        return await self._make(Record(backend, resolved(spec), options), tags)
 
     async def _make(
         self,
-        spec: MachineSpec,
-        backend: str,
-        options: Mapping[str, Any],
+        record: Record,
         tags: Collection[str] = (),
         made: Callable[[MachineFiles], None] | None = None,
     ) -> Machine:
         """Make a machine; `made` may add to its folder, before anybody sees it."""
-        async with self.home.staging(spec.name) as files:
-            maker = open_backend(backend, spec, files, options)
+        name = record.spec.name
+        async with self.home.staging(name) as files:
+            maker = _open(record, files)
             try:
                 await maker.prepare()
             finally:
                 await maker.close()
-            _write(files, backend, spec, options)
+            record.write(files)
             if made is not None:
                 made(files)
             if tags:
                 from .tags import write_tags
 
                 write_tags(files, tags)
-        Journal(self.home.journal).note(spec.name, "created")
-        return self.machine(spec.name)
+        Journal(self.home.journal).note(name, "created")
+        return self.machine(name)
 
     async def create_template(
         self,
@@ -173,7 +172,7 @@ class Controller:
         """
         from .template import Recipe, Templates
 
-        first = Recipe(MachineSpec("any", image=name)) if name in _images() else None
+        first = Recipe(MachineSpec("any", image=name)) if has_image(name) else None
         return await Templates(self.home).ensure(
             name, first, timeout_s=timeout_s, progress=progress
         )
@@ -402,7 +401,8 @@ class Controller:
         scripts = [found.on_clone, on_clone]
         options = clone_options(found, owner_pid, pool)
         mark = mark_newborn if pool is None else mark_waiting
-        machine = await self._make(clone_spec(found, name), BACKEND, options, made=mark)
+        record = Record(BACKEND, clone_spec(found, name), options)
+        machine = await self._make(record, made=mark)
         async with _gone_on_failure(machine):
             await machine.start(wait=wait or any(scripts), timeout_s=timeout_s)
             await _run_scripts(machine, scripts, timeout_s)
@@ -431,8 +431,7 @@ class Controller:
             MachineNotFound: there is none.
         """
         files = self.home.find(name)
-        kind, spec, options = _read(files)
-        _write(files, kind, spec, {key: options[key] for key in options if key != "owner"})
+        Record.read(files).without_owner().write(files)
 
     async def adopt(
         self,
@@ -450,7 +449,7 @@ class Controller:
         """
         options, spec = await find(backend, domain, connect, name)
         async with self.home.staging(spec.name) as files:
-            _write(files, backend, spec, options)
+            Record(backend, spec, options).write(files)
         Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(spec.name)
 
@@ -468,10 +467,11 @@ class Controller:
             Unsupported: its hypervisor offers no such clones.
         """
         origin = self.machine(machine)
-        kind, spec, _ = _read(self.home.find(machine))
+        record = Record.read(self.home.find(machine))
         async with self.home.staging(check_name(name)) as files:
             options = await origin.clone_into(files, snapshot)
-            _write(files, kind, replace(spec, name=name, is_adopted=False), options)
+            spec = replace(record.spec, name=name, is_adopted=False)
+            Record(record.backend, spec, options).write(files)
         return self.machine(name)
 
     async def adopt_foreign(
@@ -502,7 +502,7 @@ class Controller:
         where = Foreign(socket, lines or {}, baud)
         spec = MachineSpec(name, is_adopted=True)
         async with self.home.staging(name) as files:
-            _write(files, "foreign", spec, where.to_json())
+            Record("foreign", spec, where.to_json()).write(files)
         Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(name)
 
@@ -513,12 +513,12 @@ class Controller:
             MachineNotFound: there is none.
         """
         files = self.home.find(name)
-        kind, spec, options = _read(files)
-        what = kind, spec, {key: options[key] for key in options if key != "owner"}
+        record = Record.read(files)
+        what = record.without_owner()  # whose it is may change
         known, machine = self._machines.get(name, (None, None))
         if machine is not None and known == what:
             return machine
-        machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
+        machine = Machine(self.home, record.spec, files, _open(record, files))
         self._machines[name] = what, machine
         return machine
 
@@ -633,57 +633,5 @@ def _matches(patterns: Sequence[str], name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _write(files: MachineFiles, kind: str, spec: MachineSpec, options: Mapping[str, Any]) -> None:
-    data = {"version": SPEC_VERSION, "backend": kind, "spec": spec.to_json()}
-    write_json(files.spec, {**data, "options": options} if options else data)
-
-
-def _read(files: MachineFiles) -> tuple[str, MachineSpec, Mapping[str, Any]]:
-    data = read_json(files.spec)
-    if data is None:
-        raise MachineNotFound(files.name)
-    if data.get("version") != SPEC_VERSION:
-        raise ConfigError(
-            f"{files.spec} has version {data.get('version')}, this hostctl reads {SPEC_VERSION}",
-            hint="use the hostctl that made the machine",
-        )
-    try:
-        return data["backend"], MachineSpec.from_json(data["spec"]), data.get("options") or {}
-    except (KeyError, TypeError) as err:
-        hint = f"remove {files.directory}"
-        raise BackendError(f"{files.spec} is damaged: {err!r}", hint=hint) from err
-
-
-def resolved(spec: MachineSpec) -> MachineSpec:
-    """Fill in an image's kernel, make paths absolute, and check that they are there."""
-    if spec.image is not None and spec.kernel is None:
-        import hostctl_images
-
-        image = hostctl_images.find(spec.image)
-        append = f"{image.append} {spec.append}".strip()
-        spec = replace(spec, kernel=image.kernel, initrd=image.initrd, append=append)
-    disks = tuple(replace(disk, base=_file(disk.base, "disk image")) for disk in spec.disks)
-    kernel, initrd = _file(spec.kernel, "kernel"), _file(spec.initrd, "initrd")
-    return replace(spec, kernel=kernel, initrd=initrd, disks=_check_disks(disks))
-
-
-def _images() -> set[str]:
-    """Return the names of images that are there, or have a recipe."""
-    import hostctl_images
-
-    return {image.name for image in hostctl_images.available()} | set(hostctl_images.recipes())
-
-
-def _file(path: Path | None, what: str) -> Path | None:
-    if path is None:
-        return None
-    absolute = path.absolute()
-    if not absolute.is_file():
-        raise ConfigError(f"{what} {path} is not a file")
-    return absolute
-
-
-def _check_disks(disks: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
-    if len(disks) > MAX_DISKS:
-        raise ConfigError(f"{len(disks)} disks are too many", hint=f"use at most {MAX_DISKS}")
-    return disks
+def _open(record: Record, files: MachineFiles) -> Backend:
+    return open_backend(record.backend, record.spec, files, record.options)

@@ -24,6 +24,7 @@ from . import procs
 from .errors import Busy, ConfigError, HostctlError, MachineNotFound, PoolNotFound
 from .lifecycle import MachineState
 from .memory import check_memory
+from .record import read_options
 from .state import locked, read_json, remove_tree, tail, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -254,8 +255,7 @@ class Pools:
                 yield name
 
     def _template(self, name: str) -> str | None:
-        data = read_json(self._home.files(name).spec) or {}
-        found: str | None = (data.get("options") or {}).get("pool")
+        found: str | None = read_options(self._home.files(name)).get("pool")
         return found
 
     def _is_ready(self, template: str, name: str) -> bool:

@@ -34,6 +34,7 @@ from .errors import (
     TemplateUnfit,
 )
 from .onclone import check_script
+from .record import Record, read_options
 from .source import Source, forget_snapshot
 from .state import (
     Home,
@@ -273,7 +274,7 @@ class Templates:
         self, name: str, recipe: Recipe, timeout_s: float, progress: Progress | None
     ) -> Template:
         """Create it by booting; the caller holds the name's lock."""
-        from .controller import resolved
+        from .spec import resolved
 
         async def begin(machine: Machine, new: Path) -> None:
             await machine.start(timeout_s=timeout_s, progress=progress)
@@ -351,11 +352,9 @@ class Templates:
 
     def users(self, template: Template) -> tuple[str, ...]:
         """Return the names of the machines that came of it."""
-        records = {name: read_json(self._home.files(name).spec) for name in self._home.names()}
+        options = {name: read_options(self._home.files(name)) for name in self._home.names()}
         mine = str(template.folder)
-        return tuple(
-            name for name, data in records.items() if _options(data).get("template") == mine
-        )
+        return tuple(name for name, found in options.items() if found.get("template") == mine)
 
     async def _fill(
         self,
@@ -370,7 +369,7 @@ class Templates:
 
         home = self._nursery(new)
         async with Controller(home) as controller:
-            machine = await controller._make(spec, "qemu", {"ram": str(new / RAM)})
+            machine = await controller._make(Record("qemu", spec, {"ram": str(new / RAM)}))
             try:
                 await begin(machine, new)
                 for line in warm:
@@ -552,7 +551,7 @@ def _owner(pid: int) -> dict[str, Any]:
 
 def is_orphan(files: MachineFiles) -> bool:
     """Tell whether a machine's owner has ended, or its maker before it was whole."""
-    owner = _options(read_json(files.spec)).get("owner") or read_json(files.newborn)
+    owner = read_options(files).get("owner") or read_json(files.newborn)
     return owner is not None and not ProcessId(**owner).is_alive
 
 
