@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from .backends.interface import MEMORY_MIB, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
-from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
+from .errors import BackendError, ConfigError, MachineNotFound
 from .journal import Journal
 from .machine import Machine
 from .record import Record
@@ -35,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "qemu"
 HEARTBEAT_S = 10.0
-CLONES_AT_ONCE = 16  # as many as a group of machines is told things at once
 
 
 class Controller:
@@ -247,17 +244,12 @@ class Controller:
             MemoryShort: it may need more than there is, and `overcommit` is not set; see memory.py.
             HookFailed: a script failed. Nothing is kept.
         """
-        from .memory import check_memory
-        from .onclone import check_script
-        from .template import Templates
+        from .clone import CloneOptions, Cloner
 
-        check_script(on_clone)
-        found = await Templates(self.home).ensure(template, None)
-        if not overcommit:
-            check_memory(self.home, template, found.spec.memory_mib, 1)
-        return await self._clone(
-            found, name, timeout_s=timeout_s, wait=wait, owner_pid=owner_pid, on_clone=on_clone
-        )
+        options = CloneOptions(timeout_s, wait=wait, owner_pid=owner_pid, on_clone=on_clone)
+        cloner = Cloner(self)
+        found = await cloner.template(template, 1, overcommit=overcommit)
+        return await cloner.make(found, name, options)
 
     async def clone_all(
         self,
@@ -272,21 +264,12 @@ class Controller:
 
         There is memory for all of them before the first one starts, or MemoryShort is raised.
         """
-        from .memory import check_memory
-        from .onclone import check_script
-        from .template import Templates
+        from .clone import CloneOptions, Cloner
 
-        check_script(on_clone)
-        found = await Templates(self.home).ensure(template, None)
-        if not overcommit:
-            check_memory(self.home, template, found.spec.memory_mib, len(names))
-        turns = asyncio.Semaphore(CLONES_AT_ONCE)
-
-        async def make(name: str) -> Machine:
-            async with turns:
-                return await self._clone(found, name, timeout_s=timeout_s, on_clone=on_clone)
-
-        return await _all_or_none([asyncio.ensure_future(make(name)) for name in names])
+        options = CloneOptions(timeout_s, on_clone=on_clone)
+        cloner = Cloner(self)
+        found = await cloner.template(template, len(names), overcommit=overcommit)
+        return await cloner.make_all(found, names, options)
 
     async def take(
         self,
@@ -305,29 +288,16 @@ class Controller:
         Raises:
             As `clone` does.
         """
-        from .onclone import check_script
+        from .clone import CloneOptions, Cloner
         from .pool import Pools, member_name
-        from .template import Templates
 
-        check_script(on_clone)
-        pools = Pools(self)
-        if pools.has(template):
-            await Templates(self.home).ensure(template, None)
-            machine = await pools.take(template, owner_pid)
-            with _told("a pool is not filled up"):  # the machine is theirs all the same
-                pools.spawn_fill(template)
-            if machine is not None:
-                async with _gone_on_failure(machine):
-                    await _run_scripts(machine, [on_clone], timeout_s)
-                return machine
-        return await self.clone(
-            template,
-            member_name(template),
-            timeout_s=timeout_s,
-            owner_pid=owner_pid,
-            on_clone=on_clone,
-            overcommit=overcommit,
-        )
+        options = CloneOptions(timeout_s, owner_pid=owner_pid, on_clone=on_clone)
+        machine = await Pools(self).take(template, options)
+        if machine is None:
+            cloner = Cloner(self)
+            found = await cloner.template(template, 1, overcommit=overcommit)
+            machine = await cloner.make(found, member_name(template), options)
+        return machine
 
     async def create_pool(
         self,
@@ -345,18 +315,10 @@ class Controller:
             MemoryShort: they may need more than there is, and `overcommit` is not set; the pool
                 stays as it was.
         """
-        from .memory import check_memory
         from .pool import Pools
 
         found = await self.ensure_template(template, progress=progress)
-        pools = Pools(self)
-        known = {pool.template: pool.ready for pool in await pools.list()}
-        if not overcommit:
-            missing = max(0, size - known.get(template, 0))
-            check_memory(self.home, template, found.spec.memory_mib, missing)
-        pools.set(template, size, overcommit=overcommit)
-        await pools.fill(template, progress)
-        return await pools.find(template)
+        return await Pools(self).create(found, size, overcommit=overcommit, progress=progress)
 
     async def fill_pool(self, template: str, *, progress: Progress | None = None) -> Pool:
         """Make what a pool lacks, now and here; `take` starts a process that does.
@@ -383,46 +345,15 @@ class Controller:
 
         return await Pools(self).list()
 
-    async def _clone(
-        self,
-        found: Template,
-        name: str,
-        *,
-        timeout_s: float = 60,
-        wait: bool = True,
-        owner_pid: int | None = None,
-        on_clone: str | None = None,
-        pool: str | None = None,
-    ) -> Machine:
-        from .template import clone_options, clone_spec, mark_newborn, mark_waiting
-
-        if self.home.files(name).newborn.exists():
-            await self.sweep_throwaways()
-        scripts = [found.on_clone, on_clone]
-        options = clone_options(found, owner_pid, pool)
-        mark = mark_newborn if pool is None else mark_waiting
-        record = Record(BACKEND, clone_spec(found, name), options)
-        machine = await self._make(record, made=mark)
-        async with _gone_on_failure(machine):
-            await machine.start(wait=wait or any(scripts), timeout_s=timeout_s)
-            await _run_scripts(machine, scripts, timeout_s)
-            self.home.files(name).newborn.unlink(missing_ok=True)
-        return machine
-
     async def sweep_throwaways(self) -> None:
         """Remove clones whose owner was killed before it could, and what is left of pools."""
-        from .template import is_orphan
+        from .clone import Cloner
 
         if self.home.pools.exists() or self.home.waiting():
             from .pool import Pools
 
             await Pools(self).sweep()
-
-        for name in self.home.names():
-            if is_orphan(self.home.files(name)):
-                logger.info("removing machine %s: its owner has ended", name)
-                with contextlib.suppress(HostctlError):  # another one is quicker
-                    await self.machine(name).delete(force=True)
+        await Cloner(self).sweep()
 
     def keep(self, name: str) -> None:
         """Take a clone from its owner: `sweep_throwaways` leaves it from now on. Repeatable.
@@ -587,44 +518,6 @@ class Controller:
 
         wanted = partial(_matches, patterns or ("*",))
         return Watcher(self, wanted, heartbeat_s, every_beat=every_beat).events()
-
-
-@contextlib.asynccontextmanager
-async def _gone_on_failure(machine: Machine) -> AsyncIterator[None]:
-    try:
-        yield
-    except BaseException:
-        await machine.delete(force=True)
-        raise
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Let what is only useful fail."""
-    try:
-        yield
-    except (HostctlError, OSError) as err:
-        logger.warning("%s: %s", what, err)
-
-
-async def _run_scripts(machine: Machine, scripts: Sequence[str | None], timeout_s: float) -> None:
-    if any(scripts):
-        from .onclone import run_scripts
-
-        await run_scripts(machine, scripts, timeout_s)
-
-
-async def _all_or_none(making: list[asyncio.Future[Machine]]) -> tuple[Machine, ...]:
-    """Wait for all machines; should one fail, delete the others."""
-    try:
-        return tuple(await asyncio.gather(*making))
-    except BaseException:
-        for future in making:
-            future.cancel()
-        for made in await asyncio.gather(*making, return_exceptions=True):
-            if isinstance(made, Machine):
-                await made.delete(force=True)
-        raise
 
 
 def _matches(patterns: Sequence[str], name: str) -> bool:

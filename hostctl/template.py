@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from . import __version__, procs
 from .backends.accel import BINARY
-from .backends.interface import DiskSpec, MachineSpec, Progress, check_name
-from .backends.process import ProcessId
+from .backends.interface import MachineSpec, Progress, check_name
 from .backends.qemu.argv import MACHINE, RAM_ID
 from .backends.qemu.backend import NAMES, QemuBackend
 from .backends.qemu.moment import PREPARED, RAM, STATE
@@ -38,11 +36,9 @@ from .record import Record, read_options
 from .source import Source, forget_snapshot
 from .state import (
     Home,
-    MachineFiles,
     locked,
     read_json,
     remove_tree,
-    write_atomic,
     write_json,
 )
 
@@ -506,57 +502,6 @@ def _build(image: str, progress: Progress | None) -> None:
 
     if image in hostctl_images.recipes():
         hostctl_images.build(image, progress=progress)
-
-
-def clone_spec(template: Template, name: str) -> MachineSpec:
-    """Return what a clone is made of."""
-    disks = tuple(
-        DiskSpec(template.folder / "disks" / f"disk{n}.qcow2", format="qcow2")
-        for n in range(len(template.spec.disks))
-    )
-    return replace(template.spec, name=name, disks=disks)
-
-
-def clone_options(
-    template: Template, owner_pid: int | None, pool: str | None = None
-) -> dict[str, Any]:
-    """Return what a clone's back end, `is_orphan` and its pool have to remember."""
-    options: dict[str, Any] = {"template": str(template.folder)}
-    if pool is not None:
-        options["pool"] = pool
-    return options if owner_pid is None else {**options, **_owner(owner_pid)}
-
-
-def owned(record: dict[str, Any], owner_pid: int) -> dict[str, Any]:
-    """Return a clone's machine.json, changed so that it goes with that process."""
-    return {**record, "options": {**_options(record), **_owner(owner_pid)}}
-
-
-def mark_newborn(files: MachineFiles) -> None:
-    """Write down who makes a clone."""
-    maker = ProcessId.of(os.getpid())
-    assert maker is not None
-    write_atomic(files.newborn, json.dumps(asdict(maker)).encode(), durable=False)
-
-
-def mark_waiting(files: MachineFiles) -> None:
-    """Hide a clone of a pool, from its first moment on."""
-    files.waiting.touch(mode=0o600)
-
-
-def _owner(pid: int) -> dict[str, Any]:
-    owner = ProcessId.of(pid)
-    return {} if owner is None else {"owner": asdict(owner)}
-
-
-def is_orphan(files: MachineFiles) -> bool:
-    """Tell whether a machine's owner has ended, or its maker before it was whole."""
-    owner = read_options(files).get("owner") or read_json(files.newborn)
-    return owner is not None and not ProcessId(**owner).is_alive
-
-
-def _options(data: Any) -> dict[str, Any]:
-    return (data or {}).get("options") or {}
 
 
 def _is_alive(pid: str) -> bool:
