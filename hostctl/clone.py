@@ -64,12 +64,12 @@ class Cloner:
         """Return a template that fits, and that there is memory for `count` clones of.
 
         Raises:
-            TemplateNotFound, TemplateUnfit: see Templates.ensure.
+            TemplateNotFound, TemplateUnfit: see TemplateBuilder.ensure.
             MemoryShort: see memory.py; never with `overcommit`.
         """
-        from .template import Templates
+        from .template_builder import TemplateBuilder
 
-        found = await Templates(self._home).ensure(name, None)
+        found = await TemplateBuilder(self._home).ensure(name, None)
         if not overcommit:
             check_memory(self._home, name, found.spec.memory_mib, count)
         return found

@@ -124,10 +124,11 @@ class Controller:
             TemplateExists: the name is taken.
             BootFailed: it did not boot; CommandFailed: a line failed. Nothing is kept.
         """
-        from .template import Recipe, Templates
+        from .template import Recipe
+        from .template_builder import TemplateBuilder
 
         recipe = Recipe(spec, tuple(warm), on_clone)
-        return await Templates(self.home).create(
+        return await TemplateBuilder(self.home).create(
             name, recipe, timeout_s=timeout_s, progress=progress
         )
 
@@ -149,10 +150,10 @@ class Controller:
             Unsupported: it is not on a QEMU of hostctl's own.
         """
         from .source import Source
-        from .template import Templates
+        from .template_builder import TemplateBuilder
 
         source = Source(self.machine(machine))
-        return await Templates(self.home).create_from(name, source, warm, on_clone)
+        return await TemplateBuilder(self.home).create_from(name, source, warm, on_clone)
 
     async def ensure_template(
         self, name: str, *, timeout_s: float = 120, progress: Progress | None = None
@@ -167,10 +168,11 @@ class Controller:
             TemplateUnfit: it does not fit, and cannot be made anew: it did not come of an image, or
                 machines use it.
         """
-        from .template import Recipe, Templates
+        from .template import Recipe
+        from .template_builder import TemplateBuilder
 
         first = Recipe(MachineSpec("any", image=name)) if has_image(name) else None
-        return await Templates(self.home).ensure(
+        return await TemplateBuilder(self.home).ensure(
             name, first, timeout_s=timeout_s, progress=progress
         )
 
@@ -192,10 +194,11 @@ class Controller:
             ConfigError: there is no such image.
             TemplateUnfit: it does not fit, and cannot be made anew: machines use it.
         """
-        from .template import Recipe, Templates, name_of
+        from .template import Recipe, name_of
+        from .template_builder import TemplateBuilder
 
         spec = MachineSpec("any", image=image, memory_mib=memory_mib, cpus=cpus)
-        return await Templates(self.home).ensure(
+        return await TemplateBuilder(self.home).ensure(
             name_of(spec), Recipe(spec), timeout_s=timeout_s, progress=progress
         )
 

@@ -126,14 +126,14 @@ class Pools:
         A pool is filled up meanwhile, by a process of its own.
 
         Raises:
-            TemplateNotFound, TemplateUnfit: see Templates.ensure.
+            TemplateNotFound, TemplateUnfit: see TemplateBuilder.ensure.
             HookFailed: the script failed. The clone is gone.
         """
-        from .template import Templates
+        from .template_builder import TemplateBuilder
 
         if not self.has(template):
             return None
-        await Templates(self._home).ensure(template, None)
+        await TemplateBuilder(self._home).ensure(template, None)
         machine = await self._take(template, options.owner_pid)
         try:
             self._spawn_fill(template)
