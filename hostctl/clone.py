@@ -13,14 +13,14 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .backends.interface import DiskSpec
 from .backends.process import ProcessId
 from .errors import HostctlError
 from .memory import check_memory
-from .onclone import check_script, run_scripts
+from .onclone import run_scripts
 from .record import Record, read_options
 from .state import MachineFiles, read_json, write_atomic
 
@@ -36,21 +36,13 @@ logger = logging.getLogger(__name__)
 AT_ONCE: Final = 16  # as many as a group of machines is told things at once
 
 
-@dataclass(frozen=True, slots=True)
-class CloneOptions:
-    """How a clone begins, beside its template; see Controller.clone.
-
-    Raises:
-        ConfigError: the script cannot be run in a clone.
-    """
+class CloneOptions(NamedTuple):
+    """How a clone begins, beside its template; see Controller.clone."""
 
     timeout_s: float = 60
     wait: bool = True
     owner_pid: int | None = None
     on_clone: str | None = None
-
-    def __post_init__(self) -> None:
-        check_script(self.on_clone)
 
 
 class Cloner:

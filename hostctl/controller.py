@@ -17,7 +17,6 @@ from .errors import BackendError, ConfigError, MachineNotFound
 from .journal import Journal
 from .machine import Machine
 from .record import Record
-from .spec import has_image, resolved
 from .state import Home, MachineFiles
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ class Controller:
             MachineExists: the name is taken.
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
+        from .spec import resolved
+
         options = new_options(backend, spec.name, connect)
         return await self._make(Record(backend, resolved(spec), options), tags)
 
@@ -168,6 +169,7 @@ class Controller:
             TemplateUnfit: it does not fit, and cannot be made anew: it did not come of an image, or
                 machines use it.
         """
+        from .spec import has_image
         from .template import Recipe
         from .template_builder import TemplateBuilder
 
@@ -248,8 +250,11 @@ class Controller:
             HookFailed: a script failed. Nothing is kept.
         """
         from .clone import CloneOptions, Cloner
+        from .onclone import check_script
 
-        options = CloneOptions(timeout_s, wait=wait, owner_pid=owner_pid, on_clone=on_clone)
+        options = CloneOptions(
+            timeout_s, wait=wait, owner_pid=owner_pid, on_clone=check_script(on_clone)
+        )
         cloner = Cloner(self)
         found = await cloner.template(template, 1, overcommit=overcommit)
         return await cloner.make(found, name, options)
@@ -268,8 +273,9 @@ class Controller:
         There is memory for all of them before the first one starts, or MemoryShort is raised.
         """
         from .clone import CloneOptions, Cloner
+        from .onclone import check_script
 
-        options = CloneOptions(timeout_s, on_clone=on_clone)
+        options = CloneOptions(timeout_s, on_clone=check_script(on_clone))
         cloner = Cloner(self)
         found = await cloner.template(template, len(names), overcommit=overcommit)
         return await cloner.make_all(found, names, options)
@@ -292,9 +298,10 @@ class Controller:
             As `clone` does.
         """
         from .clone import CloneOptions, Cloner
+        from .onclone import check_script
         from .pool import Pools, member_name
 
-        options = CloneOptions(timeout_s, owner_pid=owner_pid, on_clone=on_clone)
+        options = CloneOptions(timeout_s, owner_pid=owner_pid, on_clone=check_script(on_clone))
         machine = await Pools(self).take(template, options)
         if machine is None:
             cloner = Cloner(self)
