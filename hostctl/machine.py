@@ -32,16 +32,13 @@ from .backends.interface import (
     Shows,
     check_tag,
 )
-from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
+from .connect import AUTO, LINES, BestChannel, Site, line_named, open_channel
 from .errors import (
     BackendError,
-    BootFailed,
     Busy,
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
-    SnapshotExists,
-    SnapshotNotFound,
     Unsupported,
 )
 from .guest import Guest
@@ -52,11 +49,11 @@ from .state import FilePulse, Home, MachineFiles, locked, write_atomic
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
     from hostctl_channels.links.interface import Endpoint
-    from hostctl_channels.qga import QgaChannel
 
     from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .report import MachineReport
+    from .snapshot import Snapshots
     from .stats import MachineStats
 
 __all__ = ["Machine", "MachineReport"]
@@ -64,15 +61,9 @@ __all__ = ["Machine", "MachineReport"]
 logger = logging.getLogger(__name__)
 
 LOCK_S = 30.0  # longer than any start or stop holds the lock; a big snapshot may hold it longer
-SNAPSHOT_S = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs minutes
-BUTTON_S = 5.0  # a guest that heeds the power button starts to go at once; then its agent is asked
 REFRESH_S = 5.0
 NICS_S = 5.0
-GONE_S = 0.2
 POLL_S = 0.05
-
-# A guest with an init is asked properly; one whose init is a script only obeys -f.
-POWER_OFF = "(poweroff || shutdown -h now; sleep 3; sync; poweroff -f) >/dev/null 2>&1 &"
 
 
 class Machine(Guest):
@@ -505,21 +496,12 @@ class Machine(Guest):
             epoch = self._pulse.epoch()
             if quiesce:
                 guard(self.name, state, "reach")
-                await self._save_quiesced(tag)
+                await self._snapshots.save_quiesced(tag)
             else:
-                await self._backend.save_snapshot(tag, SNAPSHOT_S)
+                await self._snapshots.save(tag)
             self._note("snapshot-saved", tag=tag)
         if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
             await self.close()
-
-    async def _save_quiesced(self, tag: str) -> None:
-        if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
-            raise SnapshotExists(self.name, tag)
-        from .quiesce import noted, quiesced
-
-        async with self._guest_agent() as agent, quiesced(self._files, agent):
-            with noted(self._files, tag):
-                await self._backend.save_snapshot(tag, SNAPSHOT_S)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""
@@ -539,18 +521,7 @@ class Machine(Guest):
         async with self._locked("restore a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "restore")
-            snapshot = await self._snapshot(tag)
-            # Cut before and after: whoever connects in between must notice too, and a hostctl
-            # killed half way must have told everyone.
-            self._pulse.cut()
-            self._mark_frozen(tag)
-            await self._bring_back(state, tag)
-            self._pulse.cut()
-            self._pulse.set_suspended(snapshot.paused)
-            if not snapshot.paused:
-                await self._backend.resume()
-                if self._files.frozen.exists():
-                    await self._thaw()
+            snapshot = await self._snapshots.restore(tag, state)
             self._note("restored", tag=tag, paused=snapshot.paused)
         await self.close()
         if not snapshot.paused:
@@ -560,12 +531,8 @@ class Machine(Guest):
         """Drop snapshot `tag`, whether the machine runs or not."""
         async with self._locked("delete a snapshot"):
             await self._backend.settle()
-            await self._backend.delete_snapshot(tag, SNAPSHOT_S)
+            await self._snapshots.delete(tag)
             self._note("snapshot-deleted", tag=tag)
-            if self._files.quiesced.exists():
-                from .quiesce import forget
-
-                forget(self._files, tag)
 
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
@@ -574,6 +541,12 @@ class Machine(Guest):
         await self._backend.close()
 
     # How
+
+    @property
+    def _snapshots(self) -> Snapshots:
+        from .snapshot import Snapshots  # here, as most of what few commands need
+
+        return Snapshots(self._backend, self._files)
 
     def _note(self, kind: str, **detail: object) -> None:
         self._journal.note(self.name, kind, **detail)
@@ -591,7 +564,9 @@ class Machine(Guest):
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None
             if thaw and self._files.frozen.exists():
-                await self._thaw()
+                from .quiesce import thaw_leftover
+
+                await thaw_leftover(self._backend, self._files)
             yield
 
     async def _recover(self) -> None:
@@ -600,33 +575,6 @@ class Machine(Guest):
             with contextlib.suppress(Busy):
                 async with self._locked("thaw", timeout_s=0):
                     pass
-
-    async def _thaw(self) -> None:
-        if not (await self._backend.state()).is_alive:
-            self._files.frozen.unlink(missing_ok=True)
-        elif not self._pulse.suspended():
-            from .quiesce import thaw_leftover
-
-            async with self._guest_agent() as agent:
-                await thaw_leftover(self._files, agent)
-
-    def _mark_frozen(self, tag: str) -> None:
-        """Note that what comes back with snapshot `tag` is frozen, if it was saved so."""
-        if self._files.quiesced.exists():
-            from .quiesce import is_quiesced
-
-            if is_quiesced(self._files, tag):
-                self._files.frozen.touch(mode=0o600)
-
-    @contextlib.asynccontextmanager
-    async def _guest_agent(self) -> AsyncIterator[QgaChannel]:
-        """Yield QEMU's guest agent, whatever channel else is used: only it can freeze."""
-        site = Site(await self._backend.endpoints(), self._files.runtime, self._pulse)
-        agent = guest_agent(site)
-        try:
-            yield agent
-        finally:
-            await agent.close()
 
     async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
@@ -663,85 +611,21 @@ class Machine(Guest):
             return self._channel
 
     async def _ready(self, timeout_s: float) -> None:
-        """Wait until the agent answers, or QEMU ends, or time is up."""
-        connecting = asyncio.ensure_future(self._connect(timeout_s))
-        dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
-        try:
-            await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
-            error = connecting.exception() if connecting.done() else None
-            if connecting.done() and error is None:
-                self._files.answered.touch()
-                return
-            raise await self._boot_failed(error, timeout_s) from error
-        finally:
-            for task in (connecting, dying):
-                task.cancel()
-            await asyncio.gather(connecting, dying, return_exceptions=True)
+        """Wait until the agent answers. Raises BootFailed."""
+        from .power import wait_ready
+
+        await wait_ready(self._backend, self._files, self._connect, timeout_s)
+
+    async def _shut_down(self, timeout_s: float) -> bool:
+        from .power import shut_down
+
+        return await shut_down(self._backend, self._files, self.shell, timeout_s)
 
     async def _connect(self, timeout_s: float) -> None:
         await (await self._open_channel()).connect(timeout_s)
 
-    async def _boot_failed(self, error: BaseException | None, timeout_s: float) -> BootFailed:
-        hint = f"hostctl console {self.name}"
-        # The line breaks a moment before the process is gone.
-        if await self._backend.wait_gone(GONE_S):
-            what, hint = "it ended before its agent answered", f"see {self.console_log}"
-        elif error is None or isinstance(error, TimeoutError):
-            what = f"its agent did not answer within {timeout_s:g} s"
-        else:
-            what = f"its agent cannot be reached: {error}"
-        stderr, console = await self._backend.last_words()
-        said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
-        return BootFailed(
-            f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
-        )
-
-    async def _shut_down(self, timeout_s: float) -> bool:
-        """Ask in all polite ways; return whether the machine is gone."""
-        deadline = time.monotonic() + timeout_s
-        try:
-            await self._backend.power_down()
-            self._pulse.set_suspended(False)
-        except BackendError as err:
-            logger.info("machine %s: power button: %s", self.name, err)
-        if await self._backend.wait_gone(min(BUTTON_S, timeout_s / 2)):
-            return True
-        left_s = deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(left_s):
-                await self.shell(POWER_OFF)
-        except (HostctlError, TimeoutError) as err:
-            logger.info("machine %s: poweroff by its agent: %s", self.name, err)
-        return await self._backend.wait_gone(max(0.0, deadline - time.monotonic()))
-
     async def _is_saved(self) -> bool:
         return isinstance(self._backend, Saves) and await self._backend.is_saved()
-
-    async def _snapshot(self, tag: str) -> Snapshot:
-        for snapshot in await self._backend.snapshots():
-            if snapshot.tag == tag:
-                return snapshot
-        raise SnapshotNotFound(self.name, tag)
-
-    async def _bring_back(self, state: MachineState, tag: str) -> None:
-        """Load `tag` into the machine as it is, or into a new run of it when it is down."""
-        if state.is_alive:
-            try:
-                return await self._backend.load_snapshot(tag, SNAPSHOT_S)
-            except BackendError:
-                # One that dies just now is as good as one that was down before.
-                if (await self._backend.settle()).is_alive:
-                    raise
-        await self._launch_into(tag)
-
-    async def _launch_into(self, tag: str) -> None:
-        """Start a stopped machine frozen, and load `tag` in place of a boot."""
-        await self._backend.launch(frozen=True)
-        try:
-            await self._backend.load_snapshot(tag, SNAPSHOT_S)
-        except BaseException:
-            await self._backend.kill()
-            raise
 
     async def _refresh(self) -> None:
         """Set the guest's clock and feed its random pool, which a restore has made old and shared.
@@ -784,9 +668,3 @@ def __getattr__(name: str) -> object:
 
 def _cannot(what: str) -> Unsupported:
     return Unsupported(f"this machine's hypervisor cannot {what}", what)
-
-
-def _telling(console: str) -> str:
-    """Return the line that says most: a panic, before the trace that follows it; else the last."""
-    lines = console.splitlines()
-    return next((line for line in lines if "Kernel panic" in line), lines[-1])
