@@ -20,8 +20,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hostctl_channels.ports import PORTS
-
+from .access import Access
 from .backends.interface import (
     CONSOLE,
     Backend,
@@ -32,7 +31,7 @@ from .backends.interface import (
     Shows,
     check_tag,
 )
-from .connect import AUTO, LINES, BestChannel, Site, line_named, open_channel
+from .connect import LINES
 from .errors import (
     BackendError,
     Busy,
@@ -62,7 +61,6 @@ logger = logging.getLogger(__name__)
 
 LOCK_S = 30.0  # longer than any start or stop holds the lock; a big snapshot may hold it longer
 REFRESH_S = 5.0
-NICS_S = 5.0
 POLL_S = 0.05
 
 
@@ -78,10 +76,7 @@ class Machine(Guest):
         self._files = files
         self._pulse: FilePulse = files.pulse()
         self._backend = backend
-        self._channel: BestChannel | None = None
-        self._only = AUTO
-        self._opening = asyncio.Lock()
-        self._steal = False
+        self._access = Access(backend, files, self._recover)
         self._journal = Journal(home.journal)
 
     def __repr__(self) -> str:
@@ -90,12 +85,11 @@ class Machine(Guest):
     @property
     def steal(self) -> bool:
         """Whether lines that somebody else holds, as libvirt's consoles do, are taken from them."""
-        return self._steal
+        return self._access.steal
 
     @steal.setter
     def steal(self, steal: bool) -> None:
-        if steal != self._steal:
-            self._steal, self._channel = steal, None  # its ports were asked for the other way
+        self._access.steal = steal
 
     @property
     def directory(self) -> Path:
@@ -123,9 +117,7 @@ class Machine(Guest):
         Raises:
             ConfigError: there is no such channel.
         """
-        if key != AUTO:
-            line_named(key)
-        self._only, self._channel = key, None
+        self._access.use(key)
 
     async def console_endpoint(self) -> Endpoint:
         """Return where the serial console is reached, by one client at a time.
@@ -133,7 +125,7 @@ class Machine(Guest):
         Raises:
             BackendError: there is none, or its hypervisor keeps it to itself.
         """
-        endpoints = await self._backend.endpoints(steal=self._steal)
+        endpoints = await self._access.endpoints()
         if CONSOLE not in endpoints:
             raise BackendError(f"machine {self.name!r} has no serial console")
         return endpoints[CONSOLE]
@@ -326,13 +318,13 @@ class Machine(Guest):
 
     async def describe(self) -> MachineReport:
         """Ask the hypervisor and the guest; what does not answer within seconds is None."""
-        from .report import MachineReport
+        from .report import MachineReport, guest_view
 
         state = await self.state()
         guest_nics, capabilities, line, reason = None, None, None, None
         if state is MachineState.RUNNING:
-            guest_nics, capabilities = await self._guest_view()
-            channel = await self._open_channel()
+            guest_nics, capabilities = await guest_view(self)
+            channel = await self._access.open()
             line, reason = channel.line, channel.reason or None
         return MachineReport.of(
             self.spec,
@@ -350,13 +342,11 @@ class Machine(Guest):
 
     async def stats(self) -> MachineStats:
         """Ask what it uses: its process here, its hypervisor, its own Linux."""
-        from .stats import LOOK, GuestUse, HostUse, MachineStats
+        from .stats import GuestUse, HostUse, MachineStats
 
         report, guest = await self._backend.describe(), None
         if await self.state() is MachineState.RUNNING:
-            with contextlib.suppress(HostctlError, TimeoutError):
-                async with asyncio.timeout(NICS_S):
-                    guest = GuestUse.parse((await self.shell(LOOK)).stdout)
+            guest = await GuestUse.ask(self)
         return MachineStats(
             host=None if report.pid is None else HostUse.of(report.pid),
             guest=guest,
@@ -419,7 +409,7 @@ class Machine(Guest):
 
         guard(self.name, await self.state(), "reach")
         await self.close()  # our own connection may hold a line
-        return await look(await self._site())
+        return await look(await self._access.site())
 
     async def attach(
         self, *, persist: bool = False, dry_run: bool = False, progress: Progress | None = None
@@ -436,16 +426,16 @@ class Machine(Guest):
         async with self._locked("attach"):
             guard(self.name, await self._backend.settle(), "reach")
             await self.close()
-            plug = self._plug if self._backend.capabilities.plug else None
+            plug = self._access.plug if self._backend.capabilities.plug else None
             found = await attach(
-                await self._site(),
+                await self._access.site(),
                 self._files.attached,
                 plug,
                 is_kept=persist,
                 dry_run=dry_run,
                 progress=progress,
             )
-        self._forget_channel()
+        self._access.forget()
         return found
 
     @property
@@ -464,9 +454,9 @@ class Machine(Guest):
         async with self._locked("detach"):
             guard(self.name, await self._backend.settle(), "reach")
             await self.close()
-            found = await detach(await self._site(), self._files.attached)
+            found = await detach(await self._access.site(), self._files.attached)
             await self._backend.unplug()
-        self._forget_channel()
+        self._access.forget()
         return found
 
     def set_login(self, login: Path) -> None:
@@ -536,8 +526,7 @@ class Machine(Guest):
 
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
-        if self._channel is not None:
-            await self._channel.close()
+        await self._access.close()
         await self._backend.close()
 
     # How
@@ -579,36 +568,10 @@ class Machine(Guest):
     async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
         # A connection that was in order a moment ago says more than its process' existence.
-        if self._channel and self._channel.is_warm and not self._pulse.suspended():
-            return self._channel
+        if (channel := self._access.warm) is not None:
+            return channel
         guard(self.name, await self._backend.state(), "reach")
-        return await self._open_channel()
-
-    async def _site(self) -> Site:
-        endpoints = await self._backend.endpoints(steal=self._steal)
-        return Site(endpoints, self._files.runtime, self._pulse, self._files.login)
-
-    async def _plug(self) -> Mapping[str, Endpoint]:
-        await self._backend.plug(PORTS)
-        return await self._backend.endpoints(steal=self._steal)
-
-    def _forget_channel(self) -> None:
-        self._files.channel.unlink(missing_ok=True)
-        self._channel = None
-
-    async def _open_channel(self) -> BestChannel:
-        async with self._opening:
-            if self._channel is None:
-                self._channel = open_channel(
-                    await self._backend.endpoints(steal=self._steal),
-                    self._files.runtime,
-                    self._pulse,
-                    self._files.channel,
-                    self._only,
-                    self._recover,
-                    self._files.login,
-                )
-            return self._channel
+        return await self._access.open()
 
     async def _ready(self, timeout_s: float) -> None:
         """Wait until the agent answers. Raises BootFailed."""
@@ -622,7 +585,7 @@ class Machine(Guest):
         return await shut_down(self._backend, self._files, self.shell, timeout_s)
 
     async def _connect(self, timeout_s: float) -> None:
-        await (await self._open_channel()).connect(timeout_s)
+        await (await self._access.open()).connect(timeout_s)
 
     async def _is_saved(self) -> bool:
         return isinstance(self._backend, Saves) and await self._backend.is_saved()
@@ -645,17 +608,6 @@ class Machine(Guest):
         channel = await self._reach()
         await channel.connect(REFRESH_S)  # may take a while, and the time is to be that after it
         await channel.set_clock(time.time())
-
-    async def _guest_view(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-        try:
-            async with asyncio.timeout(NICS_S):
-                result = await self.exec("ls", "/sys/class/net", check=True)
-                nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
-                capabilities = tuple(sorted((await self._reach()).capabilities))
-        except (HostctlError, TimeoutError) as err:
-            logger.info("machine %s: its guest does not answer: %s", self.name, err)
-            return None, None
-        return nics, capabilities
 
 
 def __getattr__(name: str) -> object:
