@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from .backends.interface import MEMORY_MIB, DiskSpec, MachineSpec, check_name
+from .backends.interface import MEMORY_MIB, MachineSpec, check_name
 from .backends.registry import find, new_options, open_backend
-from .errors import BackendError, ConfigError, HostctlError, MachineNotFound
+from .errors import BackendError, ConfigError, MachineNotFound
 from .journal import Journal
 from .machine import Machine
-from .state import Home, MachineFiles, read_json, write_json
+from .record import Record
+from .state import Home, MachineFiles
 
 if TYPE_CHECKING:
-    from .backends.interface import Progress
+    from .backends.interface import Backend, Progress
     from .group import Group
     from .journal import Event
     from .pool import Pool
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "qemu"
 HEARTBEAT_S = 10.0
-SPEC_VERSION = 1
-CLONES_AT_ONCE = 16  # as many as a group of machines is told things at once
-MAX_DISKS = 16  # each takes a PCI slot; the pc machine has 32, a dozen of them ours
 
 
 class Controller:
@@ -46,7 +42,7 @@ class Controller:
 
     def __init__(self, home: Home | None = None) -> None:
         self.home = (home or Home.default()).open()
-        self._machines: dict[str, tuple[object, Machine]] = {}  # what it is, and it
+        self._machines: dict[str, tuple[Record, Machine]] = {}  # what it is, and it
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,33 +78,34 @@ class Controller:
             MachineExists: the name is taken.
             ConfigError: the image, the kernel or a disk's base is not there, or cannot be used.
         """
+        from .spec import resolved
+
         options = new_options(backend, spec.name, connect)
-        return await self._make(resolved(spec), backend, options, tags)
+        return await self._make(Record(backend, resolved(spec), options), tags)
 
     async def _make(
         self,
-        spec: MachineSpec,
-        backend: str,
-        options: Mapping[str, Any],
+        record: Record,
         tags: Collection[str] = (),
         made: Callable[[MachineFiles], None] | None = None,
     ) -> Machine:
         """Make a machine; `made` may add to its folder, before anybody sees it."""
-        async with self.home.staging(spec.name) as files:
-            maker = open_backend(backend, spec, files, options)
+        name = record.spec.name
+        async with self.home.staging(name) as files:
+            maker = _open(record, files)
             try:
                 await maker.prepare()
             finally:
                 await maker.close()
-            _write(files, backend, spec, options)
+            record.write(files)
             if made is not None:
                 made(files)
             if tags:
                 from .tags import write_tags
 
                 write_tags(files, tags)
-        Journal(self.home.journal).note(spec.name, "created")
-        return self.machine(spec.name)
+        Journal(self.home.journal).note(name, "created")
+        return self.machine(name)
 
     async def create_template(
         self,
@@ -128,10 +125,11 @@ class Controller:
             TemplateExists: the name is taken.
             BootFailed: it did not boot; CommandFailed: a line failed. Nothing is kept.
         """
-        from .template import Recipe, Templates
+        from .template import Recipe
+        from .template_builder import TemplateBuilder
 
         recipe = Recipe(spec, tuple(warm), on_clone)
-        return await Templates(self.home).create(
+        return await TemplateBuilder(self.home).create(
             name, recipe, timeout_s=timeout_s, progress=progress
         )
 
@@ -153,10 +151,10 @@ class Controller:
             Unsupported: it is not on a QEMU of hostctl's own.
         """
         from .source import Source
-        from .template import Templates
+        from .template_builder import TemplateBuilder
 
         source = Source(self.machine(machine))
-        return await Templates(self.home).create_from(name, source, warm, on_clone)
+        return await TemplateBuilder(self.home).create_from(name, source, warm, on_clone)
 
     async def ensure_template(
         self, name: str, *, timeout_s: float = 120, progress: Progress | None = None
@@ -171,10 +169,12 @@ class Controller:
             TemplateUnfit: it does not fit, and cannot be made anew: it did not come of an image, or
                 machines use it.
         """
-        from .template import Recipe, Templates
+        from .spec import has_image
+        from .template import Recipe
+        from .template_builder import TemplateBuilder
 
-        first = Recipe(MachineSpec("any", image=name)) if name in _images() else None
-        return await Templates(self.home).ensure(
+        first = Recipe(MachineSpec("any", image=name)) if has_image(name) else None
+        return await TemplateBuilder(self.home).ensure(
             name, first, timeout_s=timeout_s, progress=progress
         )
 
@@ -196,10 +196,11 @@ class Controller:
             ConfigError: there is no such image.
             TemplateUnfit: it does not fit, and cannot be made anew: machines use it.
         """
-        from .template import Recipe, Templates, name_of
+        from .template import Recipe, name_of
+        from .template_builder import TemplateBuilder
 
         spec = MachineSpec("any", image=image, memory_mib=memory_mib, cpus=cpus)
-        return await Templates(self.home).ensure(
+        return await TemplateBuilder(self.home).ensure(
             name_of(spec), Recipe(spec), timeout_s=timeout_s, progress=progress
         )
 
@@ -248,17 +249,15 @@ class Controller:
             MemoryShort: it may need more than there is, and `overcommit` is not set; see memory.py.
             HookFailed: a script failed. Nothing is kept.
         """
-        from .memory import check_memory
+        from .clone import CloneOptions, Cloner
         from .onclone import check_script
-        from .template import Templates
 
-        check_script(on_clone)
-        found = await Templates(self.home).ensure(template, None)
-        if not overcommit:
-            check_memory(self.home, template, found.spec.memory_mib, 1)
-        return await self._clone(
-            found, name, timeout_s=timeout_s, wait=wait, owner_pid=owner_pid, on_clone=on_clone
+        options = CloneOptions(
+            timeout_s, wait=wait, owner_pid=owner_pid, on_clone=check_script(on_clone)
         )
+        cloner = Cloner(self)
+        found = await cloner.template(template, 1, overcommit=overcommit)
+        return await cloner.make(found, name, options)
 
     async def clone_all(
         self,
@@ -273,21 +272,13 @@ class Controller:
 
         There is memory for all of them before the first one starts, or MemoryShort is raised.
         """
-        from .memory import check_memory
+        from .clone import CloneOptions, Cloner
         from .onclone import check_script
-        from .template import Templates
 
-        check_script(on_clone)
-        found = await Templates(self.home).ensure(template, None)
-        if not overcommit:
-            check_memory(self.home, template, found.spec.memory_mib, len(names))
-        turns = asyncio.Semaphore(CLONES_AT_ONCE)
-
-        async def make(name: str) -> Machine:
-            async with turns:
-                return await self._clone(found, name, timeout_s=timeout_s, on_clone=on_clone)
-
-        return await _all_or_none([asyncio.ensure_future(make(name)) for name in names])
+        options = CloneOptions(timeout_s, on_clone=check_script(on_clone))
+        cloner = Cloner(self)
+        found = await cloner.template(template, len(names), overcommit=overcommit)
+        return await cloner.make_all(found, names, options)
 
     async def take(
         self,
@@ -306,29 +297,17 @@ class Controller:
         Raises:
             As `clone` does.
         """
+        from .clone import CloneOptions, Cloner
         from .onclone import check_script
         from .pool import Pools, member_name
-        from .template import Templates
 
-        check_script(on_clone)
-        pools = Pools(self)
-        if pools.has(template):
-            await Templates(self.home).ensure(template, None)
-            machine = await pools.take(template, owner_pid)
-            with _told("a pool is not filled up"):  # the machine is theirs all the same
-                pools.spawn_fill(template)
-            if machine is not None:
-                async with _gone_on_failure(machine):
-                    await _run_scripts(machine, [on_clone], timeout_s)
-                return machine
-        return await self.clone(
-            template,
-            member_name(template),
-            timeout_s=timeout_s,
-            owner_pid=owner_pid,
-            on_clone=on_clone,
-            overcommit=overcommit,
-        )
+        options = CloneOptions(timeout_s, owner_pid=owner_pid, on_clone=check_script(on_clone))
+        machine = await Pools(self).take(template, options)
+        if machine is None:
+            cloner = Cloner(self)
+            found = await cloner.template(template, 1, overcommit=overcommit)
+            machine = await cloner.make(found, member_name(template), options)
+        return machine
 
     async def create_pool(
         self,
@@ -346,18 +325,10 @@ class Controller:
             MemoryShort: they may need more than there is, and `overcommit` is not set; the pool
                 stays as it was.
         """
-        from .memory import check_memory
         from .pool import Pools
 
         found = await self.ensure_template(template, progress=progress)
-        pools = Pools(self)
-        known = {pool.template: pool.ready for pool in await pools.list()}
-        if not overcommit:
-            missing = max(0, size - known.get(template, 0))
-            check_memory(self.home, template, found.spec.memory_mib, missing)
-        pools.set(template, size, overcommit=overcommit)
-        await pools.fill(template, progress)
-        return await pools.find(template)
+        return await Pools(self).create(found, size, overcommit=overcommit, progress=progress)
 
     async def fill_pool(self, template: str, *, progress: Progress | None = None) -> Pool:
         """Make what a pool lacks, now and here; `take` starts a process that does.
@@ -384,45 +355,15 @@ class Controller:
 
         return await Pools(self).list()
 
-    async def _clone(
-        self,
-        found: Template,
-        name: str,
-        *,
-        timeout_s: float = 60,
-        wait: bool = True,
-        owner_pid: int | None = None,
-        on_clone: str | None = None,
-        pool: str | None = None,
-    ) -> Machine:
-        from .template import clone_options, clone_spec, mark_newborn, mark_waiting
-
-        if self.home.files(name).newborn.exists():
-            await self.sweep_throwaways()
-        scripts = [found.on_clone, on_clone]
-        options = clone_options(found, owner_pid, pool)
-        mark = mark_newborn if pool is None else mark_waiting
-        machine = await self._make(clone_spec(found, name), BACKEND, options, made=mark)
-        async with _gone_on_failure(machine):
-            await machine.start(wait=wait or any(scripts), timeout_s=timeout_s)
-            await _run_scripts(machine, scripts, timeout_s)
-            self.home.files(name).newborn.unlink(missing_ok=True)
-        return machine
-
     async def sweep_throwaways(self) -> None:
         """Remove clones whose owner was killed before it could, and what is left of pools."""
-        from .template import is_orphan
+        from .clone import Cloner
 
         if self.home.pools.exists() or self.home.waiting():
             from .pool import Pools
 
             await Pools(self).sweep()
-
-        for name in self.home.names():
-            if is_orphan(self.home.files(name)):
-                logger.info("removing machine %s: its owner has ended", name)
-                with contextlib.suppress(HostctlError):  # another one is quicker
-                    await self.machine(name).delete(force=True)
+        await Cloner(self).sweep()
 
     def keep(self, name: str) -> None:
         """Take a clone from its owner: `sweep_throwaways` leaves it from now on. Repeatable.
@@ -431,8 +372,7 @@ class Controller:
             MachineNotFound: there is none.
         """
         files = self.home.find(name)
-        kind, spec, options = _read(files)
-        _write(files, kind, spec, {key: options[key] for key in options if key != "owner"})
+        Record.read(files).without_owner().write(files)
 
     async def adopt(
         self,
@@ -450,7 +390,7 @@ class Controller:
         """
         options, spec = await find(backend, domain, connect, name)
         async with self.home.staging(spec.name) as files:
-            _write(files, backend, spec, options)
+            Record(backend, spec, options).write(files)
         Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(spec.name)
 
@@ -468,10 +408,11 @@ class Controller:
             Unsupported: its hypervisor offers no such clones.
         """
         origin = self.machine(machine)
-        kind, spec, _ = _read(self.home.find(machine))
+        record = Record.read(self.home.find(machine))
         async with self.home.staging(check_name(name)) as files:
             options = await origin.clone_into(files, snapshot)
-            _write(files, kind, replace(spec, name=name, is_adopted=False), options)
+            spec = replace(record.spec, name=name, is_adopted=False)
+            Record(record.backend, spec, options).write(files)
         return self.machine(name)
 
     async def adopt_foreign(
@@ -502,7 +443,7 @@ class Controller:
         where = Foreign(socket, lines or {}, baud)
         spec = MachineSpec(name, is_adopted=True)
         async with self.home.staging(name) as files:
-            _write(files, "foreign", spec, where.to_json())
+            Record("foreign", spec, where.to_json()).write(files)
         Journal(self.home.journal).note(spec.name, "adopted")
         return self.machine(name)
 
@@ -513,12 +454,12 @@ class Controller:
             MachineNotFound: there is none.
         """
         files = self.home.find(name)
-        kind, spec, options = _read(files)
-        what = kind, spec, {key: options[key] for key in options if key != "owner"}
+        record = Record.read(files)
+        what = record.without_owner()  # whose it is may change
         known, machine = self._machines.get(name, (None, None))
         if machine is not None and known == what:
             return machine
-        machine = Machine(self.home, spec, files, open_backend(kind, spec, files, options))
+        machine = Machine(self.home, record.spec, files, _open(record, files))
         self._machines[name] = what, machine
         return machine
 
@@ -589,101 +530,11 @@ class Controller:
         return Watcher(self, wanted, heartbeat_s, every_beat=every_beat).events()
 
 
-@contextlib.asynccontextmanager
-async def _gone_on_failure(machine: Machine) -> AsyncIterator[None]:
-    try:
-        yield
-    except BaseException:
-        await machine.delete(force=True)
-        raise
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Let what is only useful fail."""
-    try:
-        yield
-    except (HostctlError, OSError) as err:
-        logger.warning("%s: %s", what, err)
-
-
-async def _run_scripts(machine: Machine, scripts: Sequence[str | None], timeout_s: float) -> None:
-    if any(scripts):
-        from .onclone import run_scripts
-
-        await run_scripts(machine, scripts, timeout_s)
-
-
-async def _all_or_none(making: list[asyncio.Future[Machine]]) -> tuple[Machine, ...]:
-    """Wait for all machines; should one fail, delete the others."""
-    try:
-        return tuple(await asyncio.gather(*making))
-    except BaseException:
-        for future in making:
-            future.cancel()
-        for made in await asyncio.gather(*making, return_exceptions=True):
-            if isinstance(made, Machine):
-                await made.delete(force=True)
-        raise
-
-
 def _matches(patterns: Sequence[str], name: str) -> bool:
     from fnmatch import fnmatchcase
 
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _write(files: MachineFiles, kind: str, spec: MachineSpec, options: Mapping[str, Any]) -> None:
-    data = {"version": SPEC_VERSION, "backend": kind, "spec": spec.to_json()}
-    write_json(files.spec, {**data, "options": options} if options else data)
-
-
-def _read(files: MachineFiles) -> tuple[str, MachineSpec, Mapping[str, Any]]:
-    data = read_json(files.spec)
-    if data is None:
-        raise MachineNotFound(files.name)
-    if data.get("version") != SPEC_VERSION:
-        raise ConfigError(
-            f"{files.spec} has version {data.get('version')}, this hostctl reads {SPEC_VERSION}",
-            hint="use the hostctl that made the machine",
-        )
-    try:
-        return data["backend"], MachineSpec.from_json(data["spec"]), data.get("options") or {}
-    except (KeyError, TypeError) as err:
-        hint = f"remove {files.directory}"
-        raise BackendError(f"{files.spec} is damaged: {err!r}", hint=hint) from err
-
-
-def resolved(spec: MachineSpec) -> MachineSpec:
-    """Fill in an image's kernel, make paths absolute, and check that they are there."""
-    if spec.image is not None and spec.kernel is None:
-        import hostctl_images
-
-        image = hostctl_images.find(spec.image)
-        append = f"{image.append} {spec.append}".strip()
-        spec = replace(spec, kernel=image.kernel, initrd=image.initrd, append=append)
-    disks = tuple(replace(disk, base=_file(disk.base, "disk image")) for disk in spec.disks)
-    kernel, initrd = _file(spec.kernel, "kernel"), _file(spec.initrd, "initrd")
-    return replace(spec, kernel=kernel, initrd=initrd, disks=_check_disks(disks))
-
-
-def _images() -> set[str]:
-    """Return the names of images that are there, or have a recipe."""
-    import hostctl_images
-
-    return {image.name for image in hostctl_images.available()} | set(hostctl_images.recipes())
-
-
-def _file(path: Path | None, what: str) -> Path | None:
-    if path is None:
-        return None
-    absolute = path.absolute()
-    if not absolute.is_file():
-        raise ConfigError(f"{what} {path} is not a file")
-    return absolute
-
-
-def _check_disks(disks: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
-    if len(disks) > MAX_DISKS:
-        raise ConfigError(f"{len(disks)} disks are too many", hint=f"use at most {MAX_DISKS}")
-    return disks
+def _open(record: Record, files: MachineFiles) -> Backend:
+    return open_backend(record.backend, record.spec, files, record.options)

@@ -20,8 +20,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hostctl_channels.ports import PORTS
-
+from .access import Access
 from .backends.interface import (
     CONSOLE,
     Backend,
@@ -32,16 +31,13 @@ from .backends.interface import (
     Shows,
     check_tag,
 )
-from .connect import AUTO, LINES, BestChannel, Site, guest_agent, line_named, open_channel
+from .connect import LINES
 from .errors import (
     BackendError,
-    BootFailed,
     Busy,
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
-    SnapshotExists,
-    SnapshotNotFound,
     Unsupported,
 )
 from .guest import Guest
@@ -52,11 +48,11 @@ from .state import FilePulse, Home, MachineFiles, locked, write_atomic
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
     from hostctl_channels.links.interface import Endpoint
-    from hostctl_channels.qga import QgaChannel
 
     from .attach import Attachment, Look
     from .backends.report import Snapshot
     from .report import MachineReport
+    from .snapshot import Snapshots
     from .stats import MachineStats
 
 __all__ = ["Machine", "MachineReport"]
@@ -64,15 +60,8 @@ __all__ = ["Machine", "MachineReport"]
 logger = logging.getLogger(__name__)
 
 LOCK_S = 30.0  # longer than any start or stop holds the lock; a big snapshot may hold it longer
-SNAPSHOT_S = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs minutes
-BUTTON_S = 5.0  # a guest that heeds the power button starts to go at once; then its agent is asked
 REFRESH_S = 5.0
-NICS_S = 5.0
-GONE_S = 0.2
 POLL_S = 0.05
-
-# A guest with an init is asked properly; one whose init is a script only obeys -f.
-POWER_OFF = "(poweroff || shutdown -h now; sleep 3; sync; poweroff -f) >/dev/null 2>&1 &"
 
 
 class Machine(Guest):
@@ -87,10 +76,7 @@ class Machine(Guest):
         self._files = files
         self._pulse: FilePulse = files.pulse()
         self._backend = backend
-        self._channel: BestChannel | None = None
-        self._only = AUTO
-        self._opening = asyncio.Lock()
-        self._steal = False
+        self._access = Access(backend, files, self._recover)
         self._journal = Journal(home.journal)
 
     def __repr__(self) -> str:
@@ -99,12 +85,11 @@ class Machine(Guest):
     @property
     def steal(self) -> bool:
         """Whether lines that somebody else holds, as libvirt's consoles do, are taken from them."""
-        return self._steal
+        return self._access.steal
 
     @steal.setter
     def steal(self, steal: bool) -> None:
-        if steal != self._steal:
-            self._steal, self._channel = steal, None  # its ports were asked for the other way
+        self._access.steal = steal
 
     @property
     def directory(self) -> Path:
@@ -132,9 +117,7 @@ class Machine(Guest):
         Raises:
             ConfigError: there is no such channel.
         """
-        if key != AUTO:
-            line_named(key)
-        self._only, self._channel = key, None
+        self._access.use(key)
 
     async def console_endpoint(self) -> Endpoint:
         """Return where the serial console is reached, by one client at a time.
@@ -142,7 +125,7 @@ class Machine(Guest):
         Raises:
             BackendError: there is none, or its hypervisor keeps it to itself.
         """
-        endpoints = await self._backend.endpoints(steal=self._steal)
+        endpoints = await self._access.endpoints()
         if CONSOLE not in endpoints:
             raise BackendError(f"machine {self.name!r} has no serial console")
         return endpoints[CONSOLE]
@@ -335,13 +318,13 @@ class Machine(Guest):
 
     async def describe(self) -> MachineReport:
         """Ask the hypervisor and the guest; what does not answer within seconds is None."""
-        from .report import MachineReport
+        from .report import MachineReport, guest_view
 
         state = await self.state()
         guest_nics, capabilities, line, reason = None, None, None, None
         if state is MachineState.RUNNING:
-            guest_nics, capabilities = await self._guest_view()
-            channel = await self._open_channel()
+            guest_nics, capabilities = await guest_view(self)
+            channel = await self._access.open()
             line, reason = channel.line, channel.reason or None
         return MachineReport.of(
             self.spec,
@@ -359,13 +342,11 @@ class Machine(Guest):
 
     async def stats(self) -> MachineStats:
         """Ask what it uses: its process here, its hypervisor, its own Linux."""
-        from .stats import LOOK, GuestUse, HostUse, MachineStats
+        from .stats import GuestUse, HostUse, MachineStats
 
         report, guest = await self._backend.describe(), None
         if await self.state() is MachineState.RUNNING:
-            with contextlib.suppress(HostctlError, TimeoutError):
-                async with asyncio.timeout(NICS_S):
-                    guest = GuestUse.parse((await self.shell(LOOK)).stdout)
+            guest = await GuestUse.ask(self)
         return MachineStats(
             host=None if report.pid is None else HostUse.of(report.pid),
             guest=guest,
@@ -428,7 +409,7 @@ class Machine(Guest):
 
         guard(self.name, await self.state(), "reach")
         await self.close()  # our own connection may hold a line
-        return await look(await self._site())
+        return await look(await self._access.site())
 
     async def attach(
         self, *, persist: bool = False, dry_run: bool = False, progress: Progress | None = None
@@ -445,16 +426,16 @@ class Machine(Guest):
         async with self._locked("attach"):
             guard(self.name, await self._backend.settle(), "reach")
             await self.close()
-            plug = self._plug if self._backend.capabilities.plug else None
+            plug = self._access.plug if self._backend.capabilities.plug else None
             found = await attach(
-                await self._site(),
+                await self._access.site(),
                 self._files.attached,
                 plug,
                 is_kept=persist,
                 dry_run=dry_run,
                 progress=progress,
             )
-        self._forget_channel()
+        self._access.forget()
         return found
 
     @property
@@ -473,9 +454,9 @@ class Machine(Guest):
         async with self._locked("detach"):
             guard(self.name, await self._backend.settle(), "reach")
             await self.close()
-            found = await detach(await self._site(), self._files.attached)
+            found = await detach(await self._access.site(), self._files.attached)
             await self._backend.unplug()
-        self._forget_channel()
+        self._access.forget()
         return found
 
     def set_login(self, login: Path) -> None:
@@ -505,21 +486,12 @@ class Machine(Guest):
             epoch = self._pulse.epoch()
             if quiesce:
                 guard(self.name, state, "reach")
-                await self._save_quiesced(tag)
+                await self._snapshots.save_quiesced(tag)
             else:
-                await self._backend.save_snapshot(tag, SNAPSHOT_S)
+                await self._snapshots.save(tag)
             self._note("snapshot-saved", tag=tag)
         if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
             await self.close()
-
-    async def _save_quiesced(self, tag: str) -> None:
-        if any(snapshot.tag == tag for snapshot in await self._backend.snapshots()):
-            raise SnapshotExists(self.name, tag)
-        from .quiesce import noted, quiesced
-
-        async with self._guest_agent() as agent, quiesced(self._files, agent):
-            with noted(self._files, tag):
-                await self._backend.save_snapshot(tag, SNAPSHOT_S)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""
@@ -539,18 +511,7 @@ class Machine(Guest):
         async with self._locked("restore a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "restore")
-            snapshot = await self._snapshot(tag)
-            # Cut before and after: whoever connects in between must notice too, and a hostctl
-            # killed half way must have told everyone.
-            self._pulse.cut()
-            self._mark_frozen(tag)
-            await self._bring_back(state, tag)
-            self._pulse.cut()
-            self._pulse.set_suspended(snapshot.paused)
-            if not snapshot.paused:
-                await self._backend.resume()
-                if self._files.frozen.exists():
-                    await self._thaw()
+            snapshot = await self._snapshots.restore(tag, state)
             self._note("restored", tag=tag, paused=snapshot.paused)
         await self.close()
         if not snapshot.paused:
@@ -560,20 +521,21 @@ class Machine(Guest):
         """Drop snapshot `tag`, whether the machine runs or not."""
         async with self._locked("delete a snapshot"):
             await self._backend.settle()
-            await self._backend.delete_snapshot(tag, SNAPSHOT_S)
+            await self._snapshots.delete(tag)
             self._note("snapshot-deleted", tag=tag)
-            if self._files.quiesced.exists():
-                from .quiesce import forget
-
-                forget(self._files, tag)
 
     async def close(self) -> None:
         """Give back the ports. The machine goes on, and this object may be used again."""
-        if self._channel is not None:
-            await self._channel.close()
+        await self._access.close()
         await self._backend.close()
 
     # How
+
+    @property
+    def _snapshots(self) -> Snapshots:
+        from .snapshot import Snapshots  # here, as most of what few commands need
+
+        return Snapshots(self._backend, self._files)
 
     def _note(self, kind: str, **detail: object) -> None:
         self._journal.note(self.name, kind, **detail)
@@ -591,7 +553,9 @@ class Machine(Guest):
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None
             if thaw and self._files.frozen.exists():
-                await self._thaw()
+                from .quiesce import thaw_leftover
+
+                await thaw_leftover(self._backend, self._files)
             yield
 
     async def _recover(self) -> None:
@@ -601,147 +565,30 @@ class Machine(Guest):
                 async with self._locked("thaw", timeout_s=0):
                     pass
 
-    async def _thaw(self) -> None:
-        if not (await self._backend.state()).is_alive:
-            self._files.frozen.unlink(missing_ok=True)
-        elif not self._pulse.suspended():
-            from .quiesce import thaw_leftover
-
-            async with self._guest_agent() as agent:
-                await thaw_leftover(self._files, agent)
-
-    def _mark_frozen(self, tag: str) -> None:
-        """Note that what comes back with snapshot `tag` is frozen, if it was saved so."""
-        if self._files.quiesced.exists():
-            from .quiesce import is_quiesced
-
-            if is_quiesced(self._files, tag):
-                self._files.frozen.touch(mode=0o600)
-
-    @contextlib.asynccontextmanager
-    async def _guest_agent(self) -> AsyncIterator[QgaChannel]:
-        """Yield QEMU's guest agent, whatever channel else is used: only it can freeze."""
-        site = Site(await self._backend.endpoints(), self._files.runtime, self._pulse)
-        agent = guest_agent(site)
-        try:
-            yield agent
-        finally:
-            await agent.close()
-
     async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
         # A connection that was in order a moment ago says more than its process' existence.
-        if self._channel and self._channel.is_warm and not self._pulse.suspended():
-            return self._channel
+        if (channel := self._access.warm) is not None:
+            return channel
         guard(self.name, await self._backend.state(), "reach")
-        return await self._open_channel()
-
-    async def _site(self) -> Site:
-        endpoints = await self._backend.endpoints(steal=self._steal)
-        return Site(endpoints, self._files.runtime, self._pulse, self._files.login)
-
-    async def _plug(self) -> Mapping[str, Endpoint]:
-        await self._backend.plug(PORTS)
-        return await self._backend.endpoints(steal=self._steal)
-
-    def _forget_channel(self) -> None:
-        self._files.channel.unlink(missing_ok=True)
-        self._channel = None
-
-    async def _open_channel(self) -> BestChannel:
-        async with self._opening:
-            if self._channel is None:
-                self._channel = open_channel(
-                    await self._backend.endpoints(steal=self._steal),
-                    self._files.runtime,
-                    self._pulse,
-                    self._files.channel,
-                    self._only,
-                    self._recover,
-                    self._files.login,
-                )
-            return self._channel
+        return await self._access.open()
 
     async def _ready(self, timeout_s: float) -> None:
-        """Wait until the agent answers, or QEMU ends, or time is up."""
-        connecting = asyncio.ensure_future(self._connect(timeout_s))
-        dying = asyncio.ensure_future(self._backend.wait_gone(timeout_s))
-        try:
-            await asyncio.wait((connecting, dying), return_when=asyncio.FIRST_COMPLETED)
-            error = connecting.exception() if connecting.done() else None
-            if connecting.done() and error is None:
-                self._files.answered.touch()
-                return
-            raise await self._boot_failed(error, timeout_s) from error
-        finally:
-            for task in (connecting, dying):
-                task.cancel()
-            await asyncio.gather(connecting, dying, return_exceptions=True)
+        """Wait until the agent answers. Raises BootFailed."""
+        from .power import wait_ready
 
-    async def _connect(self, timeout_s: float) -> None:
-        await (await self._open_channel()).connect(timeout_s)
-
-    async def _boot_failed(self, error: BaseException | None, timeout_s: float) -> BootFailed:
-        hint = f"hostctl console {self.name}"
-        # The line breaks a moment before the process is gone.
-        if await self._backend.wait_gone(GONE_S):
-            what, hint = "it ended before its agent answered", f"see {self.console_log}"
-        elif error is None or isinstance(error, TimeoutError):
-            what = f"its agent did not answer within {timeout_s:g} s"
-        else:
-            what = f"its agent cannot be reached: {error}"
-        stderr, console = await self._backend.last_words()
-        said = f"; its console says: {_telling(console)}" if console else "; its console is empty"
-        return BootFailed(
-            f"machine {self.name!r}: {what}{said}", stderr=stderr, console=console, hint=hint
-        )
+        await wait_ready(self._backend, self._files, self._connect, timeout_s)
 
     async def _shut_down(self, timeout_s: float) -> bool:
-        """Ask in all polite ways; return whether the machine is gone."""
-        deadline = time.monotonic() + timeout_s
-        try:
-            await self._backend.power_down()
-            self._pulse.set_suspended(False)
-        except BackendError as err:
-            logger.info("machine %s: power button: %s", self.name, err)
-        if await self._backend.wait_gone(min(BUTTON_S, timeout_s / 2)):
-            return True
-        left_s = deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(left_s):
-                await self.shell(POWER_OFF)
-        except (HostctlError, TimeoutError) as err:
-            logger.info("machine %s: poweroff by its agent: %s", self.name, err)
-        return await self._backend.wait_gone(max(0.0, deadline - time.monotonic()))
+        from .power import shut_down
+
+        return await shut_down(self._backend, self._files, self.shell, timeout_s)
+
+    async def _connect(self, timeout_s: float) -> None:
+        await (await self._access.open()).connect(timeout_s)
 
     async def _is_saved(self) -> bool:
         return isinstance(self._backend, Saves) and await self._backend.is_saved()
-
-    async def _snapshot(self, tag: str) -> Snapshot:
-        for snapshot in await self._backend.snapshots():
-            if snapshot.tag == tag:
-                return snapshot
-        raise SnapshotNotFound(self.name, tag)
-
-    async def _bring_back(self, state: MachineState, tag: str) -> None:
-        """Load `tag` into the machine as it is, or into a new run of it when it is down."""
-        if state.is_alive:
-            try:
-                return await self._backend.load_snapshot(tag, SNAPSHOT_S)
-            except BackendError:
-                # One that dies just now is as good as one that was down before.
-                if (await self._backend.settle()).is_alive:
-                    raise
-        await self._launch_into(tag)
-
-    async def _launch_into(self, tag: str) -> None:
-        """Start a stopped machine frozen, and load `tag` in place of a boot."""
-        await self._backend.launch(frozen=True)
-        try:
-            await self._backend.load_snapshot(tag, SNAPSHOT_S)
-        except BaseException:
-            await self._backend.kill()
-            raise
 
     async def _refresh(self) -> None:
         """Set the guest's clock and feed its random pool, which a restore has made old and shared.
@@ -762,17 +609,6 @@ class Machine(Guest):
         await channel.connect(REFRESH_S)  # may take a while, and the time is to be that after it
         await channel.set_clock(time.time())
 
-    async def _guest_view(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-        try:
-            async with asyncio.timeout(NICS_S):
-                result = await self.exec("ls", "/sys/class/net", check=True)
-                nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
-                capabilities = tuple(sorted((await self._reach()).capabilities))
-        except (HostctlError, TimeoutError) as err:
-            logger.info("machine %s: its guest does not answer: %s", self.name, err)
-            return None, None
-        return nics, capabilities
-
 
 def __getattr__(name: str) -> object:
     if name == "MachineReport":  # loaded on use, see backends/interface.py
@@ -784,9 +620,3 @@ def __getattr__(name: str) -> object:
 
 def _cannot(what: str) -> Unsupported:
     return Unsupported(f"this machine's hypervisor cannot {what}", what)
-
-
-def _telling(console: str) -> str:
-    """Return the line that says most: a panic, before the trace that follows it; else the last."""
-    lines = console.splitlines()
-    return next((line for line in lines if "Kernel panic" in line), lines[-1])

@@ -10,7 +10,6 @@ one at a time in each pool.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import random
@@ -21,15 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import procs
+from .clone import CloneOptions, Cloner, gone_on_failure, set_owner
 from .errors import Busy, ConfigError, HostctlError, MachineNotFound, PoolNotFound
 from .lifecycle import MachineState
 from .memory import check_memory
+from .onclone import run_scripts
+from .record import read_options
 from .state import locked, read_json, remove_tree, tail, write_atomic, write_json
 
 if TYPE_CHECKING:
     from .backends.interface import Progress
     from .controller import Controller
     from .machine import Machine
+    from .template import Template
 
 __all__ = ["Pool", "Pools", "member_name"]
 
@@ -85,7 +88,24 @@ class Pools:
         """Tell whether there is a pool of that template."""
         return self._record(template).exists()
 
-    def set(self, template: str, size: int, *, overcommit: bool) -> None:
+    async def create(
+        self, template: Template, size: int, *, overcommit: bool, progress: Progress | None = None
+    ) -> Pool:
+        """Keep `size` clones waiting from now on; return when they wait. Resizes one that is there.
+
+        Raises:
+            MemoryShort: they may need more than there is; nothing was changed.
+        """
+        name = template.name
+        if not overcommit:
+            pool = await self._look(name)
+            missing = max(0, size - (0 if pool is None else pool.ready))
+            check_memory(self._home, name, template.spec.memory_mib, missing)
+        self._write(name, size, overcommit)
+        await self.fill(name, progress)
+        return await self.find(name)
+
+    def _write(self, template: str, size: int, overcommit: bool) -> None:
         """Write down how many clones shall wait; `fill` makes it true."""
         if not 1 <= size <= MAX_SIZE:
             raise ConfigError(f"a pool of {size} is out of range", hint=f"use 1 to {MAX_SIZE}")
@@ -100,8 +120,31 @@ class Pools:
         await self.drain(template)
         remove_tree(self._home.pools / template)
 
-    async def take(self, template: str, owner_pid: int | None) -> Machine | None:
-        """Hand out a clone that waits, if one does; it goes on, with the clock set."""
+    async def take(self, template: str, options: CloneOptions) -> Machine | None:
+        """Hand out a clone that waits, if one does; it goes on, with the clock set.
+
+        A pool is filled up meanwhile, by a process of its own.
+
+        Raises:
+            TemplateNotFound, TemplateUnfit: see TemplateBuilder.ensure.
+            HookFailed: the script failed. The clone is gone.
+        """
+        from .template_builder import TemplateBuilder
+
+        if not self.has(template):
+            return None
+        await TemplateBuilder(self._home).ensure(template, None)
+        machine = await self._take(template, options.owner_pid)
+        try:
+            self._spawn_fill(template)
+        except (HostctlError, OSError) as err:  # the machine is theirs all the same
+            logger.warning("a pool is not filled up: %s", err)
+        if machine is not None and options.on_clone:
+            async with gone_on_failure(machine):
+                await run_scripts(machine, [options.on_clone], options.timeout_s)
+        return machine
+
+    async def _take(self, template: str, owner_pid: int | None) -> Machine | None:
         waiting = [name for name in self._home.waiting() if self._is_ready(template, name)]
         random.shuffle(waiting)  # who takes at the same time shall not try the same ones
         for name in waiting:
@@ -124,7 +167,7 @@ class Pools:
                     progress(f"{template}: {pool.ready} of {pool.size} ready")
                 await self._make(pool)
 
-    def spawn_fill(self, template: str) -> None:
+    def _spawn_fill(self, template: str) -> None:
         """Start a process that fills the pool, unless one is about to."""
         if _is_locked(self._lock(template, "next")):
             return
@@ -159,7 +202,8 @@ class Pools:
             machine = self._controller.machine(name)
             async with machine._locked("hand out", timeout_s=0, thaw=False):
                 if await self._wake(machine):
-                    self._own(name, owner_pid)
+                    if owner_pid is not None:
+                        set_owner(self._home.files(name), owner_pid)
                     self._home.files(name).waiting.unlink()
                     machine._note("taken")
                     return machine
@@ -178,15 +222,6 @@ class Pools:
             return False
         return True
 
-    def _own(self, name: str, owner_pid: int | None) -> None:
-        """Write down whose it is, for `sweep_throwaways`."""
-        from .template import owned
-
-        if owner_pid is not None:
-            spec = self._home.files(name).spec
-            data = json.dumps(owned(read_json(spec) or {}, owner_pid)).encode()
-            write_atomic(spec, data, durable=False)  # its process, too, ends with the host
-
     async def _make(self, pool: Pool) -> None:
         """Make one clone, warm it up, freeze it, and only then call it ready."""
         from .template import Templates
@@ -195,7 +230,9 @@ class Pools:
         if not pool.overcommit:
             check_memory(self._home, pool.template, found.spec.memory_mib, 1)
         name = member_name(pool.template)
-        machine = await self._controller._clone(found, name, pool=pool.template)
+        machine = await Cloner(self._controller).make(
+            found, name, CloneOptions(), pool=pool.template
+        )
         waiting = self._home.files(name).waiting
         try:
             for _ in range(WARM_TIMES):
@@ -254,8 +291,7 @@ class Pools:
                 yield name
 
     def _template(self, name: str) -> str | None:
-        data = read_json(self._home.files(name).spec) or {}
-        found: str | None = (data.get("options") or {}).get("pool")
+        found: str | None = read_options(self._home.files(name)).get("pool")
         return found
 
     def _is_ready(self, template: str, name: str) -> bool:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from .backends.interface import MachineSpec
 from .backends.report import BackendReport, DiskReport, Nic, PortReport, Snapshot
+from .errors import HostctlError
 from .lifecycle import MachineState
 
-__all__ = ["MachineReport"]
+if TYPE_CHECKING:
+    from .machine import Machine
+
+__all__ = ["MachineReport", "guest_view"]
+
+logger = logging.getLogger(__name__)
+
+ANSWER_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +91,19 @@ class MachineReport:
             console_log=console_log,
             tags=tags,
         )
+
+
+async def guest_view(machine: Machine) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Return the nics that a guest which is awake shows, and what its channel can do.
+
+    None and None when it does not answer within seconds.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            result = await machine.exec("ls", "/sys/class/net", check=True)
+            nics = tuple(result.stdout.decode("utf-8", "backslashreplace").split())
+            capabilities = tuple(sorted((await machine._reach()).capabilities))
+    except (HostctlError, TimeoutError) as err:
+        logger.info("machine %s: its guest does not answer: %s", machine.name, err)
+        return None, None
+    return nics, capabilities

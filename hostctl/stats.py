@@ -5,14 +5,22 @@ All of it is counted since the machine's start; rates are the caller's to make o
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from .errors import HostctlError
+
+if TYPE_CHECKING:
+    from .guest import Guest
 
 __all__ = ["LOOK", "GuestUse", "HostUse", "MachineStats"]
 
+ANSWER_S: Final = 5.0
 _FILES: Final = "/proc/uptime /proc/loadavg /proc/meminfo /proc/stat"
 _PORTS: Final = "/sys/kernel/debug/virtio-ports/*"  # of virtio_console.c; QEMU itself counts none
 LOOK: Final = f"cat {_FILES} {_PORTS} 2>/dev/null"
@@ -52,6 +60,14 @@ class GuestUse:
     available_bytes: int | None = None
     port_read_bytes: int | None = None
     port_written_bytes: int | None = None
+
+    @classmethod
+    async def ask(cls, guest: Guest) -> GuestUse | None:
+        """Ask a guest that is awake; None when it does not answer within seconds."""
+        with contextlib.suppress(HostctlError, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                return cls.parse((await guest.shell(LOOK)).stdout)
+        return None
 
     @classmethod
     def parse(cls, text: bytes) -> GuestUse:

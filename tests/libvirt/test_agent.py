@@ -135,9 +135,9 @@ async def test_attach_and_detach(guest: Machine) -> None:
     guest.use_channel("auto")
     await guest.detach()
     assert (await guest.exec("echo", "slow")).stdout == b"slow\n"
-    assert guest._channel
-    assert guest._channel.line
-    assert guest._channel.line.key == "qga"
+    assert guest._access.channel
+    assert guest._access.channel.line
+    assert guest._access.channel.line.key == "qga"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from hostctl.backends.interface import MachineSpec
 from hostctl.backends.libvirt.backend import LibvirtBackend
 from hostctl.backends.libvirt.binding import libvirt
+from hostctl.backends.libvirt.ports import Ports
 from hostctl.backends.libvirt.stream import StreamLink
 from hostctl.controller import Controller
 from hostctl.errors import BootFailed, ConfigError, HostctlError, PortHeld, WrongState
@@ -153,7 +154,8 @@ class TestLines:
         backend = backend_of(machine)
         await backend.plug(["org.hostctl.5"])
         # The wire does not name the port it runs on: our channel may take it for its first one.
-        pool = PortPool({WORK[0]: backend._channel("org.hostctl.5", 0)}, tmp_path)
+        port = Ports(backend._connection(), backend.target).channel("org.hostctl.5")
+        pool = PortPool({WORK[0]: port}, tmp_path)
         channel = AgentChannel(pool, machine._files.pulse())
         await channel.connect(30)
         assert (await channel.exec(Command.of("echo", "new"))).stdout == b"new\n"

@@ -48,9 +48,9 @@ async def key_of(machine: Machine) -> str:
     """Return the channel that reaches the guest by itself."""
     await machine.close()
     await machine.exec("true", check=True)
-    assert machine._channel
-    assert machine._channel.line
-    return machine._channel.line.key
+    assert machine._access.channel
+    assert machine._access.channel.line
+    return machine._access.channel.line.key
 
 
 async def told(machine: Machine, line: str) -> str:

@@ -18,6 +18,7 @@ from hostctl.backends.interface import DiskSpec, MachineSpec
 from hostctl.controller import Controller
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
+from hostctl.quiesce import open_agent
 from hostctl.state import Home
 
 from . import debian
@@ -90,7 +91,7 @@ async def test_a_stock_debian_is_reached_by_its_own_agent(machine: Machine) -> N
     assert abs(int((await machine.exec("date", "+%s")).stdout) - time.time()) < 30
 
     begin = time.monotonic()
-    async with machine._guest_agent() as agent:
+    async with open_agent(machine._backend, machine._files) as agent:
         assert (await agent.os_info())["id"] == "debian"
         await agent.shutdown()
     await machine.wait(MachineState.STOPPED, timeout_s=120)
@@ -142,9 +143,9 @@ async def key_of(machine: Machine) -> str:
     """Return the channel that reaches the guest by itself."""
     await machine.close()
     await machine.exec("true", check=True)
-    assert machine._channel
-    assert machine._channel.line
-    return machine._channel.line.key
+    assert machine._access.channel
+    assert machine._access.channel.line
+    return machine._access.channel.line.key
 
 
 async def reboot(machine: Machine) -> None:

@@ -18,6 +18,7 @@ from hostctl.controller import Controller
 from hostctl.errors import ChannelReset, MonitorError, Refused, WrongState
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
+from hostctl.quiesce import open_agent
 from hostctl.state import Home
 from hostctl_channels.qga import QgaChannel
 from tests.contract.test_channel import ChannelContract, Subject
@@ -74,7 +75,7 @@ async def machine(qga_home: Home) -> AsyncIterator[Machine]:
 @pytest.fixture
 async def agent(machine: Machine) -> AsyncIterator[QgaChannel]:
     """Return its guest agent, for what a Channel has no word for."""
-    async with machine._guest_agent() as agent:
+    async with open_agent(machine._backend, machine._files) as agent:
         yield agent
 
 

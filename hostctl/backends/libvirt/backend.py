@@ -32,14 +32,12 @@ from ...errors import (
 )
 from ...lifecycle import MachineState
 from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
-from ..interface import CONSOLE, GUEST_AGENT, MachineSpec, Progress
-from .agent import AgentEndpoint
+from ..interface import GUEST_AGENT, MachineSpec, Progress
 from .binding import libvirt
 from .connection import Connection, borrow, give_back
 from .events import DomainEvent
 from .faults import DomainGone, is_absent
-from .park import park_of
-from .stream import StreamEndpoint
+from .ports import Plugged, Ports, attach_port, detach_ports
 from .target import Target, capabilities_of, is_local
 
 if TYPE_CHECKING:
@@ -325,49 +323,27 @@ class LibvirtBackend:
             shown, _ = await self._call("find ports", self._described)
             names = tuple(port.name for port in shown.ports if port.name)
             serials = tuple(alias for alias in shown.serials if alias)
-        if not is_local(self.target.uri):
-            self._connection()  # whose end is the park's end, too
-            park_of(self.target.uri).prefetch()
+        ports = Ports(self._connection(), self.target)
+        ports.prefetch()
         # Locks of ports live there, and the host may have been rebooted since the start.
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        force = 1 if steal else 0  # VIR_DOMAIN_CHANNEL_FORCE, VIR_DOMAIN_CONSOLE_FORCE
-        found: dict[str, Endpoint] = {name: self._channel(name, force) for name in names}
-        if GUEST_AGENT in found:
-            found[GUEST_AGENT] = AgentEndpoint(self._connection(), self.target.uuid)
-        for number, alias in enumerate(serials):
-            found[f"{CONSOLE.partition('.')[0]}.{number}"] = self._serial(alias, force)
-        return found
+        return ports.endpoints(names, serials, steal=steal)
 
     async def plug(self, names: Sequence[str]) -> None:
         """Add ports to the running domain, and to its definition."""
-        from .domain_xml import channel_xml
-
         shown, _ = await self._call("find ports", self._described)
-        there = {port.name for port in shown.ports}
+        there, plugged = {port.name for port in shown.ports}, Plugged(self._files)
         for name in names:
             if name not in there:
-                self._note_plugged([*self._plugged(), name])  # before, so that it can be undone
-                add = partial(_attach, xml=channel_xml(name))
+                plugged.note(name)  # before, so that it can be undone
+                add = partial(attach_port, name=name)
                 await self._on_domain(f"add port {name} to", add, again=False)
 
     async def unplug(self) -> None:
-        names = self._plugged()
-        if names:
-            await self._on_domain("take ports from", lambda domain: _detach_ports(domain, names))
-        self._note_plugged([])
-
-    @property
-    def _plugged_file(self) -> Path:
-        return self._files.directory / "plugged.json"
-
-    def _plugged(self) -> list[str]:
-        return list((read_json(self._plugged_file) or {}).get("ports", []))
-
-    def _note_plugged(self, names: list[str]) -> None:
-        if names:
-            write_json(self._plugged_file, {"ports": names})
-        else:
-            self._plugged_file.unlink(missing_ok=True)
+        plugged = Plugged(self._files)
+        if names := plugged.names():
+            await self._on_domain("take ports from", lambda domain: detach_ports(domain, names))
+        plugged.forget()
 
     def hearing(self) -> AbstractContextManager[asyncio.Queue[DomainEvent]]:
         """Hear what happens to the domain, from the next call to libvirt on."""
@@ -567,17 +543,6 @@ class LibvirtBackend:
                     return int(entry.name)
         return None
 
-    def _channel(self, name: str, force: int) -> StreamEndpoint:
-        return self._endpoint(name, lambda domain, st: domain.openChannel(name, st, force))
-
-    def _serial(self, alias: str, force: int) -> StreamEndpoint:
-        return self._endpoint(alias, lambda domain, st: domain.openConsole(alias, st, force))
-
-    def _endpoint(self, name: str, attach: Callable[[Any, Any], object]) -> StreamEndpoint:
-        uri = self.target.uri
-        park = None if is_local(uri) else park_of(uri)
-        return StreamEndpoint(uri, self.target.uuid, name, attach, park)
-
     def _unsupported(self, capability: str, way_out: str) -> Unsupported:
         return Unsupported(
             f"libvirt at {self.target.uri} has no {capability!r} for machine {self._spec.name!r}",
@@ -639,27 +604,3 @@ def _undefine(domain: Any) -> None:
         | library.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | library.VIR_DOMAIN_UNDEFINE_NVRAM
     )
-
-
-def _attach(domain: Any, xml: str) -> None:
-    domain.attachDeviceFlags(xml, _scope(domain))
-
-
-def _detach_ports(domain: Any, names: Sequence[str]) -> None:
-    """Detach channels by their whole description, which only the domain itself knows."""
-    from .domain_xml import channels_of
-
-    library = libvirt()
-    for part, flags in (
-        (domain.XMLDesc(0), library.VIR_DOMAIN_AFFECT_LIVE),
-        (domain.XMLDesc(library.VIR_DOMAIN_XML_INACTIVE), library.VIR_DOMAIN_AFFECT_CONFIG),
-    ):
-        if flags & _scope(domain):
-            for xml in channels_of(part, names):
-                domain.detachDeviceFlags(xml, flags)
-
-
-def _scope(domain: Any) -> int:
-    library = libvirt()
-    flags: int = library.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
-    return flags | (library.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.interface import DiskSpec, MachineSpec
-from hostctl.controller import MAX_DISKS, Controller
+from hostctl.controller import Controller
 from hostctl.errors import ConfigError, HostctlError, MachineExists, MachineNotFound, ToolFailed
+from hostctl.record import Record
+from hostctl.spec import MAX_DISKS
 from hostctl.state import Home, read_json, write_json
 
 pytestmark = pytest.mark.needs("qemu-img")
@@ -53,7 +55,8 @@ async def test_one_made_anew_of_something_else_is_another_object(
 ) -> None:
     old = await controller.create(spec)
     await old.delete()
-    assert await controller._make(spec, "qemu", {"ram": str(tmp_path / "ram")}) is not old
+    record = Record("qemu", spec, {"ram": str(tmp_path / "ram")})
+    assert await controller._make(record) is not old
 
 
 async def test_a_name_that_is_taken_keeps_its_machine(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hostctl import machine as machine_module
+from hostctl import access
 from hostctl.backends.interface import MachineSpec
 from hostctl.errors import (
     BootFailed,
@@ -30,7 +30,7 @@ class Bench:
         self.backend = FakeBackend(spec, files)
         self.channel = FakeChannel(self.backend)
         self.machine = Machine(home, spec, files, self.backend)
-        monkeypatch.setattr(machine_module, "open_channel", lambda *_: self.channel)
+        monkeypatch.setattr(access, "open_channel", lambda *_: self.channel)
 
     @property
     def epoch(self) -> int:

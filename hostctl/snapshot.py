@@ -1,0 +1,98 @@
+"""Snapshots of one machine: saved, at rest if wished, and brought back as a cut in its timeline.
+
+Owns the order of a restore, and that what was saved at rest is thawed when it comes back. Who may
+do it when, what the journal is told, and the guest's clock afterwards are machine.py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .errors import BackendError, SnapshotExists, SnapshotNotFound
+from .quiesce import forget, mark_restored, quiesced, thaw_leftover
+
+if TYPE_CHECKING:
+    from .backends.interface import Backend
+    from .backends.report import Snapshot
+    from .lifecycle import MachineState
+    from .state import MachineFiles
+
+__all__ = ["Snapshots"]
+
+TIMEOUT_S: Final = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs minutes
+
+
+class Snapshots:
+    """The snapshots. Who calls a method holds the machine's lock, and has settled it."""
+
+    def __init__(self, backend: Backend, files: MachineFiles) -> None:
+        self._backend = backend
+        self._files = files
+        self._pulse = files.pulse()
+
+    async def save(self, tag: str) -> None:
+        """Save the living machine. Raises SnapshotExists; on failure there is no `tag`."""
+        await self._backend.save_snapshot(tag, TIMEOUT_S)
+
+    async def save_quiesced(self, tag: str) -> None:
+        """Save it while its guest's file systems are frozen.
+
+        Raises:
+            As `save`; Refused: they cannot be frozen, and nothing was saved.
+        """
+        if await self._found(tag) is not None:
+            raise SnapshotExists(self._files.name, tag)
+        async with quiesced(self._backend, self._files, tag):
+            await self.save(tag)
+
+    async def restore(self, tag: str, state: MachineState) -> Snapshot:
+        """Bring `tag` back into the machine, which is in `state`; it goes on unless saved paused.
+
+        Raises:
+            SnapshotNotFound: no such tag; nothing was done.
+            BackendError: the load failed; what ran goes on as before, what was stopped is stopped.
+        """
+        snapshot = await self._found(tag)
+        if snapshot is None:
+            raise SnapshotNotFound(self._files.name, tag)
+        # Cut before and after: whoever connects in between must notice too, and a hostctl
+        # killed half way must have told everyone.
+        self._pulse.cut()
+        mark_restored(self._files, tag)
+        await self._bring_back(tag, state)
+        self._pulse.cut()
+        self._pulse.set_suspended(snapshot.paused)
+        if not snapshot.paused:
+            await self._backend.resume()
+            if self._files.frozen.exists():
+                await thaw_leftover(self._backend, self._files)
+        return snapshot
+
+    async def delete(self, tag: str) -> None:
+        """Drop `tag`, whether the machine runs or not."""
+        await self._backend.delete_snapshot(tag, TIMEOUT_S)
+        forget(self._files, tag)
+
+    async def _found(self, tag: str) -> Snapshot | None:
+        found = await self._backend.snapshots()
+        return next((snapshot for snapshot in found if snapshot.tag == tag), None)
+
+    async def _bring_back(self, tag: str, state: MachineState) -> None:
+        """Load `tag` into the machine as it is, or into a new run of it when it is down."""
+        if state.is_alive:
+            try:
+                return await self._backend.load_snapshot(tag, TIMEOUT_S)
+            except BackendError:
+                # One that dies just now is as good as one that was down before.
+                if (await self._backend.settle()).is_alive:
+                    raise
+        await self._launch_into(tag)
+
+    async def _launch_into(self, tag: str) -> None:
+        """Start a stopped machine frozen, and load `tag` in place of a boot."""
+        await self._backend.launch(frozen=True)
+        try:
+            await self._backend.load_snapshot(tag, TIMEOUT_S)
+        except BaseException:
+            await self._backend.kill()
+            raise
