@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from hostctl_channels.agent_channel import AgentChannel
 from hostctl_channels.errors import ChannelClosed
 from hostctl_channels.interface import Buffer
@@ -29,7 +31,16 @@ from hostctl_channels.links.stream import SocketLink
 from hostctl_channels.ports import CONTROL, STREAM, WORK, PortPool
 from hostctl_guestside import agent
 
-__all__ = ["NEEDS", "SHELLS", "Family", "PtyTwin", "SocketTwin", "StillPulse", "twin_path"]
+__all__ = [
+    "EACH_SHELL",
+    "NEEDS",
+    "SHELLS",
+    "Family",
+    "PtyTwin",
+    "SocketTwin",
+    "StillPulse",
+    "twin_path",
+]
 
 SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "ash": ("busybox", "ash"),  # with busybox's tools alone, as in the tiny image
@@ -38,6 +49,7 @@ SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "mksh": ("mksh",),
 }
 NEEDS: Final = {"ash": "busybox", "dash": "dash", "bash": "bash", "mksh": "mksh"}
+EACH_SHELL: Final = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
 
 END_S = 10.0  # for an agent to notice that its line is gone
 

@@ -93,9 +93,10 @@ def shortened(error: HostctlError) -> None:
     error.__cause__, error.__suppress_context__ = None, True
     if error.hint:
         error.add_note(f"try: {error.hint}")
+    inside = Path(sync.__file__).parent
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
-        if last.tb_next.tb_frame.f_code.co_filename == sync.__file__:
+        if Path(last.tb_next.tb_frame.f_code.co_filename).parent == inside:
             last.tb_next = None
             return
         last = last.tb_next

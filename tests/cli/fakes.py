@@ -1,5 +1,6 @@
 """Machines that only remember what was asked of them, for tests of the command line."""
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -52,6 +53,22 @@ class FakeProcess:
 
     async def wait(self) -> ExitStatus:
         return self._status
+
+
+class ReadingProcess(FakeProcess):
+    """Ends once its stdin has ended."""
+
+    def __init__(self) -> None:
+        super().__init__((), ExitStatus(0))
+        self._closed = asyncio.Event()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        await self._closed.wait()
+        return None
+
+    async def close_stdin(self) -> None:
+        await super().close_stdin()
+        self._closed.set()
 
 
 @dataclass

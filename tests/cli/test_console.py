@@ -11,8 +11,8 @@ import pytest
 from hostctl.cli.exits import Exit
 from hostctl.cli.main import main
 
+from .descriptors import stdin_from
 from .fakes import FakeMachine
-from .test_exec import stdin_from
 
 
 def test_the_log_is_printed_as_it_is(

@@ -11,6 +11,7 @@ from hostctl.cli.exits import Exit, UsageError
 from hostctl.cli.main import main
 from hostctl_channels.interface import FileInfo
 
+from .descriptors import stdin_from, stdin_of
 from .fakes import FakeMachine
 
 
@@ -132,8 +133,6 @@ def test_get_may_keep_attributes_but_gives_no_guest_a_setuid_file(
 def test_standard_streams(
     web: FakeMachine, local: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    from .test_exec import stdin_from
-
     with local.open("rb") as file, stdin_from(file.fileno()):
         assert main(["cp", "-", "web:/x"]) == Exit.OK
     assert web.files[b"/x"] == b"content"
@@ -142,22 +141,14 @@ def test_standard_streams(
 
 
 def test_a_pipe_is_read_to_its_end_first(web: FakeMachine) -> None:
-    from .test_exec import stdin_from
-
-    reader, writer = os.pipe()
-    os.write(writer, b"piped")
-    os.close(writer)
-    with stdin_from(reader):
+    with stdin_of(b"piped"):
         assert main(["cp", "-", "web:/x"]) == Exit.OK
-    os.close(reader)
     assert web.files[b"/x"] == b"piped"
 
 
 def test_standard_input_needs_a_name(
     web: FakeMachine, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from .test_exec import stdin_from
-
     with local.open("rb") as file, stdin_from(file.fileno()):
         assert main(["cp", "-", "web:/srv/"]) == Exit.USAGE
     assert "standard input has no name" in capsys.readouterr().err

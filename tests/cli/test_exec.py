@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,8 @@ from hostctl.cli.main import main
 from hostctl.errors import ChannelReset, Refused
 from hostctl_channels.interface import ExitStatus
 
-from .fakes import FakeMachine, FakeProcess
-
-
-@contextmanager
-def stdin_from(fd: int) -> Iterator[None]:
-    """Put `fd` in the place of descriptor 0."""
-    ours = os.dup(0)
-    os.dup2(fd, 0)
-    try:
-        yield
-    finally:
-        os.dup2(ours, 0)
-        os.close(ours)
+from .descriptors import stdin_from, stdin_of
+from .fakes import FakeMachine, FakeProcess, ReadingProcess
 
 
 class SignalledProcess(FakeProcess):
@@ -126,7 +113,7 @@ def test_stdin_is_passed_on_only_when_asked(web: FakeMachine, tmp_path: Path) ->
     source = tmp_path / "input"
     source.write_bytes(b"hello\0" * 100_000)
     with source.open("rb") as file, stdin_from(file.fileno()):
-        web.next_process = SlowProcess()
+        web.next_process = ReadingProcess()
         main(["exec", "-i", "web", "cat"])
     assert web.next_process.received == source.read_bytes()
     assert web.next_process.stdin_closed
@@ -136,30 +123,10 @@ def test_stdin_is_passed_on_only_when_asked(web: FakeMachine, tmp_path: Path) ->
 
 
 def test_stdin_may_be_a_pipe(web: FakeMachine) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"through a pipe")
-    os.close(writer)
-    web.next_process = SlowProcess()
-    with stdin_from(reader):
+    web.next_process = ReadingProcess()
+    with stdin_of(b"through a pipe"):
         main(["exec", "-i", "web", "cat"])
-    os.close(reader)
     assert web.next_process.received == b"through a pipe"
-
-
-class SlowProcess(FakeProcess):
-    """Ends once its stdin has ended."""
-
-    def __init__(self) -> None:
-        super().__init__((), ExitStatus(0))
-        self._closed = asyncio.Event()
-
-    async def read(self) -> tuple[int, bytes] | None:
-        await self._closed.wait()
-        return None
-
-    async def close_stdin(self) -> None:
-        await super().close_stdin()
-        self._closed.set()
 
 
 @pytest.mark.parametrize(

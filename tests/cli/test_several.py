@@ -17,7 +17,8 @@ from hostctl.cli.main import main
 from hostctl.errors import BackendError, ChannelReset, WrongState
 from hostctl_channels.interface import ExitStatus
 
-from .fakes import FakeController, FakeMachine, FakeProcess, installed
+from .descriptors import replaced, stdin_of
+from .fakes import FakeController, FakeMachine, FakeProcess, ReadingProcess, installed
 
 
 @pytest.fixture
@@ -233,36 +234,12 @@ def test_ctrl_c_reaches_those_that_run_and_no_more_begin(fleet: FakeController) 
 
 
 def test_stdin_is_read_once_for_all(fleet: FakeController) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"for all of you")
-    os.close(writer)
-    ours = os.dup(0)
-    os.dup2(reader, 0)
-    os.close(reader)
     for name in ("web-1", "web-2", "web-3"):
-        fleet.machine(name).next_process = Reader()
-    try:
+        fleet.machine(name).next_process = ReadingProcess()
+    with stdin_of(b"for all of you"):
         assert main(["exec", "-i", "web-*", "--", "cat"]) == Exit.OK
-    finally:
-        os.dup2(ours, 0)
-        os.close(ours)
     for name in ("web-1", "web-2", "web-3"):
         assert fleet.machine(name).next_process.received == b"for all of you"
-
-
-class Reader(FakeProcess):
-    """Ends once its input has ended."""
-
-    def __init__(self) -> None:
-        super().__init__((), ExitStatus(0))
-        self._closed = asyncio.Event()
-
-    async def read(self) -> tuple[int, bytes] | None:
-        await self._closed.wait()
-        return None
-
-    async def close_stdin(self) -> None:
-        self._closed.set()
 
 
 def test_a_reader_that_leaves_ends_all_quietly(
@@ -272,27 +249,17 @@ def test_a_reader_that_leaves_ends_all_quietly(
         ends(fleet.machine(f"web-{number}"), 0, (1, b"y\n" * 50_000), (1, b"z\n"))
     reader, writer = os.pipe()
     os.close(reader)
-    ours = os.dup(1)
-    os.dup2(writer, 1)
-    os.close(writer)
-    try:
+    with replaced(1, writer):
+        os.close(writer)
         assert main(["exec", "web-*", "--", "yes"]) == Exit.BROKEN_PIPE
-    finally:
-        os.dup2(ours, 1)
-        os.close(ours)
     assert capfd.readouterr().err == ""
 
 
 def test_a_terminal_shows_no_character_that_steers_it(fleet: FakeController) -> None:
     master, slave = os.openpty()
     ends(fleet.machine("db"), 0, (1, b"a\tb\x1b[2Jc\rd\r\n"))
-    ours = os.dup(1)
-    os.dup2(slave, 1)
-    try:
+    with replaced(1, slave):
         main(["exec", "d*", "--", "cmd"])
-    finally:
-        os.dup2(ours, 1)
-        os.close(ours)
     assert os.read(master, 1000).rstrip() == b"db: a\tb\\x1b[2Jc\\rd"
     os.close(master)
     os.close(slave)
@@ -330,17 +297,8 @@ def test_a_file_goes_to_each(fleet: FakeController, tmp_path: Path) -> None:
 
 
 def test_a_pipe_goes_to_each(fleet: FakeController, capfd: pytest.CaptureFixture[str]) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"piped")
-    os.close(writer)
-    ours = os.dup(0)
-    os.dup2(reader, 0)
-    try:
+    with stdin_of(b"piped"):
         assert main(["cp", "--json", "-", "@ci:/x"]) == Exit.OK
-    finally:
-        os.dup2(ours, 0)
-        os.close(ours)
-        os.close(reader)
     assert {name: m.files.get(b"/x") for name, m in fleet.all.items() if m.files} == {
         "ci-a": b"piped",
         "ci-b": b"piped",

@@ -14,8 +14,8 @@ from hostctl.cli.main import main
 from hostctl.errors import Refused
 from hostctl_channels.interface import ExitStatus
 
+from .descriptors import stdin_from, stdin_of
 from .fakes import FakeMachine
-from .test_exec import stdin_from
 
 
 class FakeTerminal:
@@ -71,12 +71,8 @@ def asked(web: FakeMachine) -> tuple[tuple[bytes, ...], dict[str, object]]:
 def test_without_a_terminal_it_goes_on_line_by_line(
     web: FakeMachine, terminal: FakeTerminal, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"~.\n")  # no escape: nobody sits there
-    os.close(writer)
-    with stdin_from(reader):
+    with stdin_of(b"~.\n"):  # no escape: nobody sits there
         assert main(["shell", "web"]) == 5
-    os.close(reader)
     assert terminal.typed == b"~.\n\x04"
     shown = capfd.readouterr()
     assert shown.out == "prompt> "
@@ -108,12 +104,9 @@ def test_words_and_surroundings_pass(
     monkeypatch.setenv("TERM", "foo")
     monkeypatch.delenv("COLORTERM", raising=False)
     terminal.tool, terminal.is_real = "script", True
-    reader, writer = os.pipe()
-    os.close(writer)
     line = ["exec", "-t", "-u", "user", "web", "-w", "/tmp", "-e", "A=b", "--", "top", "-d", "1"]
-    with stdin_from(reader):
+    with stdin_of(b""):
         assert main(line) == 5
-    os.close(reader)
     argv, how = asked(web)
     assert argv == (b"top", b"-d", b"1")
     assert how["env"] == {b"TERM": b"foo", b"A": b"b"}

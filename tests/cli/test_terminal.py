@@ -10,7 +10,7 @@ import pytest
 from hostctl.cli import terminal
 from hostctl.cli.terminal import Escape, Screen
 
-from .test_exec import stdin_from
+from .descriptors import stdin_from
 
 
 @pytest.mark.parametrize(

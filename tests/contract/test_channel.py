@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,24 +45,18 @@ class Subject:
     many_bytes: int = 262_145
 
 
-@asynccontextmanager
-async def one_line() -> AsyncIterator[Subject]:
-    """Yield our agent on a socketpair: one port, no control port, no streams."""
-    with tempfile.TemporaryDirectory(prefix="twin-") as name:
-        twin = SocketTwin("dash", Path(name))
-        await twin.channel.connect(ENOUGH_S)
-        yield Subject(twin.channel, _folder(name))
-        twin.leftovers_are_fine = True  # nothing can be killed there
-        await twin.close()
+Twin = SocketTwin | PtyTwin | AgentOnTty | GettyOnTty
 
 
 @asynccontextmanager
-async def many_ports() -> AsyncIterator[Subject]:
-    """Yield our agent on ptys that stand for all ports of a machine."""
+async def twin_guest(kind: Callable[[str, Path], Twin]) -> AsyncIterator[Subject]:
+    """Yield a guest that is some processes of this host, with dash."""
     with tempfile.TemporaryDirectory(prefix="twin-") as name:
-        twin = PtyTwin("dash", Path(name))
+        twin = kind("dash", Path(name))
         await twin.channel.connect(ENOUGH_S)
         yield Subject(twin.channel, _folder(name))
+        if isinstance(twin, SocketTwin):
+            twin.leftovers_are_fine = True  # nothing can be killed there
         await twin.close()
 
 
@@ -76,26 +71,6 @@ async def guest_agent() -> AsyncIterator[Subject]:
         await channel.close()
 
 
-@asynccontextmanager
-async def serial_line() -> AsyncIterator[Subject]:
-    """Yield our agent on a tty, reached by a serial line."""
-    with tempfile.TemporaryDirectory(prefix="twin-") as name:
-        twin = AgentOnTty("dash", Path(name))
-        await twin.channel.connect(ENOUGH_S)
-        yield Subject(twin.channel, _folder(name))
-        await twin.close()
-
-
-@asynccontextmanager
-async def login_console() -> AsyncIterator[Subject]:
-    """Yield a login on a tty: no agent at all."""
-    with tempfile.TemporaryDirectory(prefix="twin-") as name:
-        twin = GettyOnTty("dash", Path(name))
-        await twin.channel.connect(ENOUGH_S)
-        yield Subject(twin.channel, _folder(name))
-        await twin.close()
-
-
 def _folder(name: str) -> bytes:
     path = os.path.join(name, "files")
     os.mkdir(path)
@@ -104,11 +79,11 @@ def _folder(name: str) -> bytes:
 
 Factory = Callable[[], AbstractAsyncContextManager[Subject]]
 FACTORIES: dict[str, Factory] = {
-    "socketpair": one_line,
-    "pty": many_ports,
+    "socketpair": partial(twin_guest, SocketTwin),  # our agent on one port: no control, no streams
+    "pty": partial(twin_guest, PtyTwin),  # our agent on all ports of a machine
     "qga": guest_agent,
-    "agent-on-tty": serial_line,
-    "login-on-tty": login_console,
+    "agent-on-tty": partial(twin_guest, AgentOnTty),  # our agent, reached by a serial line
+    "login-on-tty": partial(twin_guest, GettyOnTty),  # no agent at all
 }
 _NEEDS = {"qga": pytest.mark.needs("qemu-ga")}
 

@@ -22,16 +22,9 @@ from hostctl_channels.login import Login
 from hostctl_channels.ports import SERIAL, PortPool
 from hostctl_channels.staged import StagedChannel
 from tests.serial_twin import PASSWORD, USER, GettyOnTty, Relay
-from tests.twin import NEEDS, SHELLS, Dial, StillPulse
+from tests.twin import EACH_SHELL, Dial, StillPulse
 
 pytestmark = pytest.mark.timeout(120)
-_SHELLS = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
-
-
-@pytest.fixture(params=["dash"])
-def shell(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
 
 
 @pytest.fixture
@@ -54,7 +47,7 @@ async def works(channel: StagedChannel) -> None:
         assert (await channel.exec(Command.of("echo", "on"))).stdout == b"on\n"
 
 
-@pytest.mark.parametrize("shell", _SHELLS, indirect=True)
+@pytest.mark.parametrize("shell", EACH_SHELL, indirect=True)
 async def test_any_login_shell_will_do(twin: GettyOnTty) -> None:
     await twin.channel.connect(30)
     data = bytes(range(256)) * 30

@@ -22,16 +22,9 @@ from hostctl_channels.interface import Capability, Command
 from hostctl_channels.links.serial_line import open_serial_line
 from hostctl_channels.serial_agent import open_serial
 from tests.serial_twin import AgentOnTty, Relay
-from tests.twin import NEEDS, SHELLS
+from tests.twin import EACH_SHELL
 
 pytestmark = pytest.mark.timeout(120)
-_SHELLS = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
-
-
-@pytest.fixture(params=["dash"])
-def shell(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
 
 
 @pytest.fixture
@@ -75,7 +68,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("shell", _SHELLS, indirect=True)
+@pytest.mark.parametrize("shell", EACH_SHELL, indirect=True)
 async def test_all_shells_serve_a_tty_that_was_cooked(twin: AgentOnTty) -> None:
     """The agent itself makes it raw: every byte passes, both ways."""
     data = bytes(range(256)) * 300

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hostctl import controller, group, job, machine, sync, sync_group
+from hostctl import controller, group, job, machine, sync
+from hostctl.sync import group as sync_group
 from hostctl_channels import interface, terminal
 
 PAIRS = [

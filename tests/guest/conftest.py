@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from hostctl_channels.interface import Channel
-from tests.twin import NEEDS, SHELLS, PtyTwin, SocketTwin
-
-_SHELLS = [pytest.param(name, marks=pytest.mark.needs(NEEDS[name])) for name in SHELLS]
+from tests.twin import EACH_SHELL, NEEDS, PtyTwin, SocketTwin
 
 
-@pytest.fixture(params=_SHELLS)
+@pytest.fixture(params=EACH_SHELL)
 def shell(request: pytest.FixtureRequest) -> str:
     """Return the name of a shell."""
     name: str = request.param
@@ -50,6 +48,15 @@ async def twin(shell: str, folder: Path) -> AsyncIterator[SocketTwin]:
 async def ports(shell: str, folder: Path) -> AsyncIterator[PtyTwin]:
     """Return a guest with all kinds of ports."""
     twin = PtyTwin(shell, folder)
+    yield twin
+    await twin.close()
+
+
+@pytest.fixture
+async def guest(folder: Path) -> AsyncIterator[PtyTwin]:
+    """Return a guest whose sh is dash; its agent answers."""
+    twin = PtyTwin("dash", folder)
+    await twin.channel.connect(20)  # an agent that has not begun cannot tidy up
     yield twin
     await twin.close()
 

@@ -26,15 +26,6 @@ def tools(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("tool", found)
 
 
-@pytest.fixture
-async def guest(folder: Path) -> AsyncIterator[PtyTwin]:
-    """Return a guest whose sh is dash."""
-    twin = PtyTwin("dash", folder)
-    await twin.channel.connect(ENOUGH_S)  # an agent that has not begun cannot tidy up
-    yield twin
-    await twin.close()
-
-
 @asynccontextmanager
 async def dialled(twin: PtyTwin, tool: str, target: Target) -> AsyncIterator[GuestSocket]:
     async with asyncio.timeout(ENOUGH_S), dial(twin.channel, target, (tool,)) as found:

@@ -26,15 +26,6 @@ def tool(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
-async def guest(folder: Path) -> AsyncIterator[PtyTwin]:
-    """Return a guest whose sh is dash."""
-    twin = PtyTwin("dash", folder)
-    await twin.channel.connect(ENOUGH_S)  # an agent that has not begun cannot tidy up
-    yield twin
-    await twin.close()
-
-
 @asynccontextmanager
 async def opened(twin: PtyTwin, tool: str, *argv: str) -> AsyncIterator[Terminal]:
     words = Command.of(*argv).argv if argv else ()

@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hostctl.backends.libvirt.connection import borrow, give_back
 from hostctl.controller import Controller
 from hostctl.machine import Machine
 from hostctl.state import Home
+from tests.homes import booting, remove_machines, short_home
 
 from .daemon import Daemon
 
@@ -26,11 +28,8 @@ NAME = "tiny"
 @pytest.fixture(scope="session")
 def home(libvirtd: Daemon) -> Iterator[Home]:
     """Return a home with the booted machine in it."""
-    with tempfile.TemporaryDirectory(prefix="hv-") as root:
-        home = Home(Path(root) / "s", Path(root) / "r")
-        asyncio.run(_boot(home, libvirtd.uri))
+    with booted_home("hv-", MachineSpec(NAME, image="tiny", accel="tcg"), libvirtd) as home:
         yield home
-        asyncio.run(_remove(home))
 
 
 @pytest.fixture(scope="session")
@@ -66,21 +65,15 @@ async def remote(controller: Controller, ssh_uri: str) -> AsyncIterator[Machine]
     await machine.close()
 
 
-async def _boot(home: Home, uri: str) -> None:
-    from hostctl_images import build
+@contextmanager
+def booted_home(prefix: str, spec: MachineSpec, libvirtd: Daemon) -> Iterator[Home]:
+    """Yield a home with a booted domain in it."""
 
-    await asyncio.to_thread(build, "tiny")
-    async with Controller(home) as controller:
-        spec = MachineSpec(NAME, image="tiny", accel="tcg")
-        machine = await controller.create(spec, backend="libvirt", connect=uri)
-        try:
-            await machine.start()
-        except BaseException:
-            await machine.delete(force=True)
-            raise
+    async def boot(home: Home) -> None:
+        async with booting(home, spec, backend="libvirt", connect=libvirtd.uri):
+            pass
 
-
-async def _remove(home: Home) -> None:
-    async with Controller(home) as controller:
-        for machine in controller.machines():
-            await machine.delete(force=True)
+    with short_home(prefix) as home:
+        asyncio.run(boot(home))
+        yield home
+        asyncio.run(remove_machines(home))

@@ -1,6 +1,5 @@
 """The guest agent through libvirt: the channel suite, what is too long for it, and attach by it."""
 
-import asyncio
 import io
 import os
 import shutil
@@ -25,6 +24,7 @@ from hostctl_channels.interface import Command
 from hostctl_channels.qga.wire import Request
 from tests.contract.test_channel import ChannelContract, Subject
 
+from .conftest import booted_home
 from .daemon import Daemon
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("libvirt"), pytest.mark.slow]
@@ -36,31 +36,8 @@ CARRIED = LibvirtExchange.max_request_bytes
 @pytest.fixture(scope="module")
 def home(libvirtd: Daemon) -> Iterator[Home]:
     """Return a home with a booted domain that runs QEMU's guest agent and nothing of ours."""
-    with tempfile.TemporaryDirectory(prefix="hq-") as root:
-        home = Home(Path(root) / "s", Path(root) / "r")
-        asyncio.run(_boot(home, libvirtd.uri))
+    with booted_home("hq-", MachineSpec(NAME, image="tiny-qga", accel="tcg"), libvirtd) as home:
         yield home
-        asyncio.run(_remove(home))
-
-
-async def _boot(home: Home, uri: str) -> None:
-    from hostctl_images import build
-
-    await asyncio.to_thread(build, "tiny-qga")
-    async with Controller(home) as controller:
-        spec = MachineSpec(NAME, image="tiny-qga", accel="tcg")
-        machine = await controller.create(spec, backend="libvirt", connect=uri)
-        try:
-            await machine.start()
-        except BaseException:
-            await machine.delete(force=True)
-            raise
-
-
-async def _remove(home: Home) -> None:
-    async with Controller(home) as controller:
-        for machine in controller.machines():
-            await machine.delete(force=True)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from hostctl_channels.interface import Command
 from hostctl_channels.ports import WORK, PortPool
 
 from ..bootsector import boot_spec
+from ..homes import environment
 from .daemon import Daemon
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("libvirt"), pytest.mark.timeout(120)]
@@ -261,11 +262,7 @@ class TestRemote:
 
 
 async def test_the_command_line_knows_it(machine: Machine, home: Home) -> None:
-    environ = {
-        **os.environ,
-        "HOSTCTL_STATE_DIR": str(home.state),
-        "HOSTCTL_RUNTIME_DIR": str(home.runtime),
-    }
+    environ = environment(home)
 
     def hostctl(*words: str) -> str:
         argv = [sys.executable, "-m", "hostctl", *words]

@@ -204,7 +204,7 @@ def test_a_failure_is_told_in_the_report_and_in_junit(user: User) -> None:
         assert re.search(r"-- vm test-setup-\w+: end of its console -.*\nthe server speaks", shown)
         assert re.search(r"-- vm test-it-\w+: state -+\npaused", shown)
         assert "test-expected" not in shown
-        assert "sync.py" not in shown, "our inside is left out"
+        assert "hostctl/sync" not in shown, "our inside is left out"
     found = re.search(r"-- vm test-screen-\w+: screenshot -+\n(.*)\n", result.stdout.str())
     assert found is not None
     assert Path(found[1]).read_bytes().startswith(b"\x89PNG")

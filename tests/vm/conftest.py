@@ -6,9 +6,7 @@ the machine: killed, paused and stopped ones are restored alike.
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +14,7 @@ from hostctl.backends.interface import DiskSpec, MachineSpec
 from hostctl.controller import Controller
 from hostctl.machine import Machine
 from hostctl.state import Home
+from tests.homes import booting, remove_machines, short_home
 
 NAME = f"guest-{os.getpid()}"
 BASE = "base"
@@ -26,22 +25,19 @@ DISK = "printf template | dd of=/dev/vda conv=notrunc 2>/dev/null; sync"
 @pytest.fixture(scope="session")
 def home() -> Iterator[Home]:
     """Return a home with the booted machine in it."""
-    # Not tmp_path: its long name would not leave room for the sockets' paths.
-    with tempfile.TemporaryDirectory(prefix="hv-") as root:
-        home = Home(Path(root) / "s", Path(root) / "r")
+    with short_home("hv-") as home:
         asyncio.run(_boot(home))
         yield home
-        asyncio.run(_remove(home))
+        asyncio.run(remove_machines(home))
 
 
 @pytest.fixture(scope="session")
 def template_home() -> Iterator[Home]:
     """Return a home with one template, `base`, of a machine with a disk, for all that clone it."""
-    with tempfile.TemporaryDirectory(prefix="ht-") as root:
-        home = Home(Path(root) / "s", Path(root) / "r")
+    with short_home("ht-") as home:
         asyncio.run(_make_template(home))
         yield home
-        asyncio.run(_remove(home))
+        asyncio.run(remove_machines(home))
         left = {each.name for each in home.templates.iterdir()}
         assert left == {"base"}
 
@@ -72,22 +68,16 @@ async def _make_template(home: Home) -> None:
         assert made.name == "base"
 
 
+async def key_of(machine: Machine) -> str:
+    """Return the channel that reaches the guest by itself."""
+    await machine.close()
+    await machine.exec("true", check=True)
+    assert machine._access.channel
+    assert machine._access.channel.line
+    return machine._access.channel.line.key
+
+
 async def _boot(home: Home) -> None:
-    from hostctl_images import build
-
-    await asyncio.to_thread(build, "tiny")
-    async with Controller(home) as controller:
-        disks = (DiskSpec(size_bytes=8 << 20),)
-        machine = await controller.create(MachineSpec(NAME, image="tiny", disks=disks))
-        try:
-            await machine.start()
-            await machine.save_snapshot(BASE)
-        except BaseException:
-            await machine.delete(force=True)
-            raise
-
-
-async def _remove(home: Home) -> None:
-    async with Controller(home) as controller:
-        for name in (*home.names(), *home.waiting()):
-            await controller.machine(name).delete(force=True)
+    spec = MachineSpec(NAME, image="tiny", disks=(DiskSpec(size_bytes=8 << 20),))
+    async with booting(home, spec) as machine:
+        await machine.save_snapshot(BASE)

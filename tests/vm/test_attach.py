@@ -13,6 +13,7 @@ from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl_channels.ports import PORTS, SERIAL
 
+from .conftest import key_of
 from .foreign import Foreign, foreign_qemu
 from .test_serial import GETTY
 
@@ -42,15 +43,6 @@ async def stranger(controller: Controller, foreign: Foreign) -> AsyncIterator[Ma
     yield machine
     await machine.delete()
     assert foreign.process.returncode is None  # forgotten, not harmed
-
-
-async def key_of(machine: Machine) -> str:
-    """Return the channel that reaches the guest by itself."""
-    await machine.close()
-    await machine.exec("true", check=True)
-    assert machine._access.channel
-    assert machine._access.channel.line
-    return machine._access.channel.line.key
 
 
 async def told(machine: Machine, line: str) -> str:

@@ -16,6 +16,7 @@ from hostctl.errors import (
     TemplateUnfit,
 )
 from hostctl.state import Home, read_json, write_json
+from tests.homes import emptied
 
 pytestmark = pytest.mark.vm
 
@@ -24,10 +25,8 @@ NAME_IT = 'hostname "$1"; echo first >/tmp/hook'
 
 @pytest.fixture
 async def controller(template_home: Home) -> AsyncIterator[Controller]:
-    async with Controller(template_home) as controller:
+    async with emptied(template_home) as controller:
         yield controller
-        for machine in controller.machines():
-            await machine.delete(force=True)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from hostctl.quiesce import open_agent
 from hostctl.state import Home
 
 from . import debian
+from .conftest import key_of
 
 logger = logging.getLogger(__name__)
 
@@ -137,15 +138,6 @@ async def test_a_kept_agent_is_a_service_that_survives_a_reboot(
 # What udev knows of the machine's own ports is no leftover.
 LEFT = "find /etc /usr/local /run -path /run/udev -prune -o -name '*hostctl*' -not -path '/dev/*' "
 LEFT += "-print; ps ax -o args= | grep '^[^ ]*sh /[^ ]*agent.sh'"
-
-
-async def key_of(machine: Machine) -> str:
-    """Return the channel that reaches the guest by itself."""
-    await machine.close()
-    await machine.exec("true", check=True)
-    assert machine._access.channel
-    assert machine._access.channel.line
-    return machine._access.channel.line.key
 
 
 async def reboot(machine: Machine) -> None:

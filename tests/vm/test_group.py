@@ -16,6 +16,7 @@ from hostctl.group import Group
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl.state import Home
+from tests.homes import environment
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -36,14 +37,9 @@ async def pair(controller: Controller, machine: Machine) -> AsyncIterator[Group]
 
 
 def hostctl(home: Home, *words: str) -> "subprocess.Popen[bytes]":
-    environ = os.environ | {
-        "HOSTCTL_STATE_DIR": str(home.state),
-        "HOSTCTL_RUNTIME_DIR": str(home.runtime),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *words],
-        env=environ,
+        env=environment(home),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hostctl.controller import Controller
 from hostctl.errors import TemplateUnfit
 from hostctl.state import Home
 from hostctl.template import RECORD
+from tests.homes import emptied, short_home
 
 pytestmark = pytest.mark.vm
 
@@ -22,16 +22,14 @@ MEMORY_MIB = 128
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
-    with tempfile.TemporaryDirectory(prefix="hi-") as root:
-        yield Home(Path(root) / "s", Path(root) / "r")
+    with short_home("hi-") as home:
+        yield home
 
 
 @pytest.fixture
 async def controller(home: Home) -> AsyncIterator[Controller]:
-    async with Controller(home) as controller:
+    async with emptied(home) as controller:
         yield controller
-        for machine in controller.machines():
-            await machine.delete(force=True)
 
 
 async def test_who_asks_at_once_gets_the_same(controller: Controller) -> None:

@@ -19,6 +19,7 @@ from hostctl.lifecycle import MachineState
 from hostctl.state import Home, locked
 
 from ..bootsector import REBOOTING, boot_spec
+from ..homes import emptied
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(240)]
 
@@ -71,10 +72,8 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 async def controller(root: Path) -> AsyncIterator[Controller]:
-    async with Controller(Home(root / "s", root / "r")) as controller:
+    async with emptied(Home(root / "s", root / "r")) as controller:
         yield controller
-        for machine in controller.machines():
-            await machine.delete(force=True)
 
 
 async def dies_at(root: Path, operation: str, step: int) -> bool:

@@ -15,19 +15,18 @@ from hostctl.controller import Controller
 from hostctl.errors import HookFailed, MemoryShort, PoolNotFound, TemplateInUse
 from hostctl.lifecycle import MachineState
 from hostctl.state import Home
+from tests.homes import emptied, environment
 
 pytestmark = pytest.mark.vm
 
 
 @pytest.fixture
 async def controller(template_home: Home) -> AsyncIterator[Controller]:
-    async with Controller(template_home) as controller:
+    async with emptied(template_home) as controller:
         yield controller
         for pool in await controller.pools():
             await controller.delete_pool(pool.template)
-        for machine in controller.machines():
-            await machine.delete(force=True)
-        assert not list(template_home.machines.iterdir())
+    assert not list(template_home.machines.iterdir())
 
 
 async def filled(controller: Controller, size: int) -> None:
@@ -35,11 +34,6 @@ async def filled(controller: Controller, size: int) -> None:
     async with asyncio.timeout(60):
         while (await controller.pools())[0].ready < size:  # noqa: ASYNC110 other processes fill it
             await asyncio.sleep(0.1)
-
-
-def environment(home: Home) -> dict[str, str]:
-    state, runtime = str(home.state), str(home.runtime)
-    return {**os.environ, "HOSTCTL_STATE_DIR": state, "HOSTCTL_RUNTIME_DIR": runtime}
 
 
 async def hostctl(home: Home, *words: str) -> str:

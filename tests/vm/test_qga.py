@@ -5,7 +5,6 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from hostctl.quiesce import open_agent
 from hostctl.state import Home
 from hostctl_channels.qga import QgaChannel
 from tests.contract.test_channel import ChannelContract, Subject
+from tests.homes import booting, remove_machines, short_home
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("mke2fs")]
 
@@ -49,15 +49,14 @@ asyncio.run(main(*sys.argv[1:]))
 @pytest.fixture(scope="module")
 def qga_home() -> Iterator[Home]:
     """Return a home with the booted machine in it."""
-    with tempfile.TemporaryDirectory(prefix="hq-") as root:
-        home = Home(Path(root) / "s", Path(root) / "r")
-        disk = Path(root) / "disk.img"
+    with short_home("hq-") as home:
+        disk = home.state.parent / "disk.img"
         words = ["mke2fs", "-q", "-F", "-t", "ext4", str(disk), "16M"]
         path = f"{os.environ['PATH']}:/usr/sbin"
         subprocess.run(words, check=True, timeout=30, env={**os.environ, "PATH": path})
         asyncio.run(_boot(home, disk))
         yield home
-        asyncio.run(_remove(home))
+        asyncio.run(remove_machines(home))
 
 
 @pytest.fixture
@@ -80,26 +79,11 @@ async def agent(machine: Machine) -> AsyncIterator[QgaChannel]:
 
 
 async def _boot(home: Home, disk: Path) -> None:
-    from hostctl_images import build
-
-    await asyncio.to_thread(build, "tiny-qga")
-    async with Controller(home) as controller:
-        disks = (DiskSpec(disk, format="raw"),)
-        spec = MachineSpec(NAME, image="tiny-qga", disks=disks, accel="tcg")
-        machine = await controller.create(spec)
-        try:
-            await machine.start()
-            await machine.exec("mount", "/dev/vda", "/mnt", check=True)
-            await machine.save_snapshot(BASE)
-        except BaseException:
-            await machine.delete(force=True)
-            raise
-
-
-async def _remove(home: Home) -> None:
-    async with Controller(home) as controller:
-        for machine in controller.machines():
-            await machine.delete(force=True)
+    disks = (DiskSpec(disk, format="raw"),)
+    spec = MachineSpec(NAME, image="tiny-qga", disks=disks, accel="tcg")
+    async with booting(home, spec) as machine:
+        await machine.exec("mount", "/dev/vda", "/mnt", check=True)
+        await machine.save_snapshot(BASE)
 
 
 class TestQga(ChannelContract):

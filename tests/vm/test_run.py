@@ -1,7 +1,6 @@
 """`hostctl run`: what goes in, what comes out, and nothing that stays."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hostctl.state import Home
+from tests.homes import environment
 
 pytestmark = pytest.mark.vm
 
@@ -18,11 +18,7 @@ async def hostctl(home: Home, *words: str) -> tuple[int, str]:
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "hostctl", *words],
-        env={
-            **os.environ,
-            "HOSTCTL_STATE_DIR": str(home.state),
-            "HOSTCTL_RUNTIME_DIR": str(home.runtime),
-        },
+        env=environment(home),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

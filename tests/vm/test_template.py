@@ -22,6 +22,7 @@ from hostctl.errors import (
 )
 from hostctl.lifecycle import MachineState
 from hostctl.state import Home
+from tests.homes import emptied
 
 pytestmark = pytest.mark.vm
 
@@ -35,10 +36,8 @@ def home(template_home: Home) -> Home:
 
 @pytest.fixture
 async def controller(home: Home) -> AsyncIterator[Controller]:
-    async with Controller(home) as controller:
+    async with emptied(home) as controller:
         yield controller
-        for machine in controller.machines():
-            await machine.delete(force=True)
 
 
 async def test_clones_begin_where_the_template_was_and_go_apart(controller: Controller) -> None:

@@ -19,6 +19,7 @@ from hostctl.controller import Controller
 from hostctl.errors import BackendError, Busy, HostctlError, TemplateUnfit
 from hostctl.lifecycle import MachineState
 from hostctl.state import Home
+from tests.homes import emptied, environment
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800 if "HOSTCTL_NIGHTLY" in os.environ else 300)]
 
@@ -28,13 +29,8 @@ STRIDE = 1 if EVERY_STEP else 17  # of 55 to 95 steps: each kill and what mends 
 
 @pytest.fixture
 async def controller(template_home: Home) -> AsyncIterator[Controller]:
-    async with Controller(template_home) as controller:
+    async with emptied(template_home, keep=["base"]) as controller:
         yield controller
-        for machine in controller.machines():
-            await machine.delete(force=True)
-        for template in controller.templates():
-            if template.name != "base":
-                await controller.delete_template(template.name)
 
 
 @pytest.fixture
@@ -217,14 +213,9 @@ def killed(home: Home, step: int, *words: str) -> None:
 
 
 def hostctl(home: Home, step: int, *words: str) -> "subprocess.CompletedProcess[str]":
-    environ = {
-        **os.environ,
-        "HOSTCTL_STATE_DIR": str(home.state),
-        "HOSTCTL_RUNTIME_DIR": str(home.runtime),
-    }
     argv = [sys.executable, "-m", "tests.vm.killed", str(step), *words]
     where = Path(__file__).parents[2]
-    return subprocess.run(argv, env=environ, cwd=where, capture_output=True, text=True)
+    return subprocess.run(argv, env=environment(home), cwd=where, capture_output=True, text=True)
 
 
 def processes(home: Home) -> list[int]:

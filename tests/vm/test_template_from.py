@@ -13,6 +13,7 @@ from hostctl.errors import BackendError, CommandFailed, HostctlError, Unsupporte
 from hostctl.lifecycle import MachineState
 from hostctl.machine import Machine
 from hostctl.state import Home
+from tests.homes import emptied
 
 from .conftest import BASE, NAME
 
@@ -24,13 +25,8 @@ FIRST, SECOND = "dd if=/dev/vda bs=8 count=1 2>/dev/null", "dd of=/dev/vda conv=
 
 @pytest.fixture
 async def controller(template_home: Home) -> AsyncIterator[Controller]:
-    async with Controller(template_home) as controller:
+    async with emptied(template_home, keep=["base"]) as controller:
         yield controller
-        for machine in controller.machines():
-            await machine.delete(force=True)
-        for template in controller.templates():
-            if template.name != "base":
-                await controller.delete_template(template.name)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from hostctl.machine import Machine
 from hostctl.state import Home
+from tests.homes import environment
 
 from .conftest import NAME
 
@@ -30,12 +31,7 @@ class Window:
     """A terminal of ours with `hostctl` in it."""
 
     def __init__(self, home: Home, *words: str) -> None:
-        environ = os.environ | {
-            "HOSTCTL_STATE_DIR": str(home.state),
-            "HOSTCTL_RUNTIME_DIR": str(home.runtime),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "TERM": "xterm",
-        }
+        environ = environment(home) | {"TERM": "xterm"}
         self._text = b""
         # Ours stays open: what its settings are can be asked when everybody else has left.
         self._master, self._slave = pty.openpty()

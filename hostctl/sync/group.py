@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from .fanout import Fanout, Outcome, Results
-from .group import Group as AsyncGroup
-from .sync import Job, Machine, _LoopThread
+from ..fanout import Fanout, Outcome, Results
+from ..group import Group as AsyncGroup
+from .job import Job
+from .loop import LoopThread
+from .machine import Machine
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Buffer
 
-    from .guest import Env
-    from .machine import Machine as AsyncMachine
+    from ..guest import Env
+    from ..machine import Machine as AsyncMachine
 
 __all__ = ["Group"]
 
@@ -40,7 +42,7 @@ def _verb(
 class Group:
     """Machines that are told the same thing; each verb waits for all and returns a mapping."""
 
-    def __init__(self, loop: _LoopThread, group: AsyncGroup) -> None:
+    def __init__(self, loop: LoopThread, group: AsyncGroup) -> None:
         self._loop = loop
         self._async = group
 
