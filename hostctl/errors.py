@@ -17,6 +17,7 @@
     │   ├── AttachFailed              no foothold in the guest, or no agent came of it
     │   ├── DeadlineExceeded          (TimeoutError)
     │   ├── MemoryShort               .needed_bytes, .available_bytes: nothing was started
+    │   ├── OutputWaits               what a command said is not read on: nothing can be saved
     │   ├── Unsupported               .capability: what this hypervisor, or this one's way, cannot
     │   ├── SnapshotError             .tag
     │   │   ├── SnapshotNotFound      (LookupError)
@@ -95,6 +96,7 @@ __all__ = [
     "MonitorError",
     "NothingMatches",
     "OutputTooLarge",
+    "OutputWaits",
     "PoolNotFound",
     "PortHeld",
     "PortsBusy",
@@ -124,6 +126,16 @@ class ConfigError(HostctlError, ValueError):
 
 class BackendError(HostctlError):
     """The hypervisor, or this host, failed."""
+
+
+class OutputWaits(BackendError):
+    """The guest has said something that nobody reads, and a snapshot would lose more than that."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__(
+            f"output of the guest waits at {port} for its reader, and cannot be saved with it",
+            hint="let the command that runs there be read on, or end it; then save again",
+        )
 
 
 class MachineNotFound(BackendError, LookupError):

@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hostctl_channels.ports import WORK
+
 from .access import Access
 from .backends.interface import (
     CONSOLE,
@@ -38,6 +40,7 @@ from .errors import (
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
+    OutputWaits,
     Unsupported,
 )
 from .guest import Guest
@@ -478,6 +481,7 @@ class Machine(Guest):
             SnapshotExists: the tag is taken.
             Refused: `quiesce`, and no guest agent answers, or it may not; nothing was saved.
             WrongState: `quiesce` of a machine that is paused.
+            OutputWaits: a command's output is not read on; nothing was saved.
         """
         check_tag(tag)
         async with self._locked("save a snapshot"):
@@ -486,12 +490,27 @@ class Machine(Guest):
             epoch = self._pulse.epoch()
             if quiesce:
                 guard(self.name, state, "reach")
-                await self._snapshots.save_quiesced(tag)
-            else:
-                await self._snapshots.save(tag)
+            save = self._snapshots.save_quiesced if quiesce else self._snapshots.save
+            try:
+                await save(tag)
+            except OutputWaits:
+                if state is MachineState.PAUSED:
+                    raise
+                await self._use_ports()
+                await save(tag)
             self._note("snapshot-saved", tag=tag)
         if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
             await self.close()
+
+    async def _use_ports(self) -> None:
+        """Have the guest speak at all ports: so what is kept of a reader that hung up goes out.
+
+        Twice, for the first time may only end what a killed hostctl left running at one of them.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * REFRESH_S):
+                for _ in range(2):
+                    await asyncio.gather(*(self.exec("true") for _ in WORK), return_exceptions=True)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""
@@ -552,6 +571,10 @@ class Machine(Guest):
                 )
             except FileNotFoundError:
                 raise MachineNotFound(self.name) from None
+            if thaw and self._files.held.exists():
+                from .snapshot import let_go_leftover
+
+                await let_go_leftover(self._backend, self._files)
             if thaw and self._files.frozen.exists():
                 from .quiesce import thaw_leftover
 
@@ -560,9 +583,9 @@ class Machine(Guest):
 
     async def _recover(self) -> None:
         """Undo what a killed hostctl left, unless somebody is at it; the guest would hang."""
-        if self._files.frozen.exists():
+        if self._files.held.exists() or self._files.frozen.exists():
             with contextlib.suppress(Busy):
-                async with self._locked("thaw", timeout_s=0):
+                async with self._locked("recover", timeout_s=0):
                     pass
 
     async def _reach(self) -> Channel:
@@ -571,6 +594,7 @@ class Machine(Guest):
         if (channel := self._access.warm) is not None:
             return channel
         guard(self.name, await self._backend.state(), "reach")
+        await self._recover()
         return await self._access.open()
 
     async def _ready(self, timeout_s: float) -> None:

@@ -6,20 +6,31 @@ do it when, what the journal is told, and the guest's clock afterwards are machi
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from .errors import BackendError, SnapshotExists, SnapshotNotFound
+from .lifecycle import MachineState
 from .quiesce import forget, mark_restored, quiesced, thaw_leftover
 
 if TYPE_CHECKING:
     from .backends.interface import Backend
     from .backends.report import Snapshot
-    from .lifecycle import MachineState
     from .state import MachineFiles
 
-__all__ = ["Snapshots"]
+__all__ = ["Snapshots", "let_go_leftover"]
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk needs minutes
+
+
+async def let_go_leftover(backend: Backend, files: MachineFiles) -> None:
+    """Let a guest go on that a killed hostctl held still to save it. The caller holds the lock."""
+    if (await backend.state()) is MachineState.RUNNING:
+        logger.info("machine %s: letting it go on", files.name)
+        await backend.resume()
+    files.held.unlink(missing_ok=True)
 
 
 class Snapshots:

@@ -77,6 +77,11 @@ class MachineFiles:
         return self.directory / "frozen"
 
     @property
+    def held(self) -> Path:
+        """There while a snapshot is saved of a guest that runs, or somebody was killed doing so."""
+        return self.directory / "held"
+
+    @property
     def quiesced(self) -> Path:
         """The tags of snapshots whose file systems were frozen; absent if there is none."""
         return self.directory / "quiesced.json"

@@ -7,10 +7,11 @@ paused).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..interface import DiskSpec
 from ..report import DiskReport, Snapshot
 from .argv import VMSTATE_NODE, disk_node, disk_path
 from .monitor import Monitor
+from .outflow import let_out
 
 __all__ = [
     "copy_disks",
@@ -93,16 +95,37 @@ async def copy_moment(
 
 
 async def save(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_s: float) -> None:
-    """Save `tag` from the running process; whether it was paused is written down first."""
+    """Save `tag` from the running process; whether it was paused is written down first.
+
+    Raises BackendError; then there is no `tag`.
+    """
     paused = (await qmp.execute("query-status"))["status"] == "paused"
-    _remember(files, tag, {"paused": paused})
+    async with _held(qmp, files, is_running=not paused):
+        await let_out(qmp)
+        _remember(files, tag, {"paused": paused})
+        try:
+            await qmp.job("snapshot-save", _job(tag, disks), timeout_s)
+        except BaseException:
+            # Half of it may be in some of the files; what cannot be loaded must not be listed.
+            with contextlib.suppress(BackendError):
+                await delete(qmp, files, disks, tag, timeout_s)
+            raise
+
+
+@contextlib.asynccontextmanager
+async def _held(qmp: Monitor, files: MachineFiles, *, is_running: bool) -> AsyncIterator[None]:
+    """Hold the guest still. A mark tells whoever comes after a kill of us to let it go on."""
+    if not is_running:
+        yield
+        return
+    files.held.touch(mode=0o600)
     try:
-        await qmp.job("snapshot-save", _job(tag, disks), timeout_s)
-    except BaseException:
-        # Half of it may be in some of the files; a tag that cannot be loaded must not be listed.
-        with contextlib.suppress(BackendError):
-            await delete(qmp, files, disks, tag, timeout_s)
-        raise
+        await qmp.execute("stop")
+        yield
+    finally:
+        with contextlib.suppress(BackendError):  # it is dying: nothing is to be let go
+            await asyncio.shield(asyncio.ensure_future(qmp.execute("cont")))
+        files.held.unlink(missing_ok=True)
 
 
 async def load(qmp: Monitor, disks: int, tag: str, timeout_s: float) -> None:

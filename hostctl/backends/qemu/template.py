@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...errors import DeadlineExceeded, MonitorError
 from .monitor import Monitor
+from .outflow import let_out
 
 __all__ = ["load_state", "save_state"]
 
@@ -29,6 +30,7 @@ async def save_state(qmp: Monitor, path: Path, socket: Path, timeout_s: float) -
     must be ended afterwards: were the guest to go on, the RAM would not fit the devices.
     """
     await qmp.execute("stop")
+    await let_out(qmp)
     await _enable(qmp, _CAPABILITIES)
     with path.open("xb") as file:
         done = asyncio.get_running_loop().create_future()
