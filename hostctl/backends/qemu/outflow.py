@@ -3,7 +3,7 @@
 When the reader of a port is behind, QEMU keeps a buffer of the guest's queue, and writes that down
 with the moment. On loading it (7.2: virtio_load, fetch_active_ports_list) it passes the buffer on
 before it has read where the queue's rings lie, and so writes into the guest's memory at random:
-every such restore left a dead guest, or a device marked as broken.
+every such restore left a dead guest (docs/decisions/0014).
 """
 
 from __future__ import annotations
