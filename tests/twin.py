@@ -268,6 +268,7 @@ class PtyTwin(_Twin):
     async def close(self) -> None:
         """Take the ports away, and see that everything ends."""
         await self.channel.close()
+        await self._grow_up()
         self.agents[0].kill()
         self.agents[0].wait()
         for name in self._masters:
@@ -276,6 +277,20 @@ class PtyTwin(_Twin):
             os.close(self._masters[name])
         self._wake()
         self._finish()
+
+    async def _grow_up(self) -> None:
+        """Wait for the agent's last process, the one that tidies up: it comes after its workers."""
+        first = self.agents[0]
+        async with asyncio.timeout(END_S):
+            while first.poll() is None and not self._is_grown_up(first.pid):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    def _is_grown_up(self, pid: int) -> bool:
+        """Tell whether another process than the first looks for new ports."""
+        for folder in self._run_folders(pid):
+            with contextlib.suppress(FileNotFoundError):
+                return (folder / "super").read_text().strip() not in ("", str(pid))
+        return False
 
     def _wake(self) -> None:
         """End the supervisor's nap, so that it looks now and not in two seconds."""
