@@ -42,7 +42,7 @@ async def foreign_qemu(*more: str, serial_bus: bool = True) -> AsyncIterator[For
     process = await asyncio.create_subprocess_exec("qemu-system-x86_64", *words, *more)
     try:
         async with asyncio.timeout(20):
-            while not monitor.is_socket():  # noqa: ASYNC110 a file tells nobody
+            while not await _greets(monitor):  # noqa: ASYNC110 its socket is there before it listens
                 await asyncio.sleep(0.05)
         yield Foreign(monitor, {GUEST_AGENT: str(agent)} if serial_bus else {}, process)
     finally:
@@ -50,3 +50,14 @@ async def foreign_qemu(*more: str, serial_bus: bool = True) -> AsyncIterator[For
             process.kill()
         await process.wait()
         shutil.rmtree(folder)
+
+
+async def _greets(monitor: Path) -> bool:
+    try:
+        reader, writer = await asyncio.open_unix_connection(monitor)
+    except OSError:
+        return False
+    greeting = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return b"QMP" in greeting
