@@ -57,8 +57,8 @@ _FILL: Final = b"\n" + (b"." * 63 + b"\n") * (_PIECE // 64 + 4)
 # Of that goes ahead, try by try, where we know of no cut body: what makes up for bytes that were
 # lost. Never much: a guest that only boots, or is slow, reads all of it later, byte by byte, and an
 # interpreted one needs a minute for 57 KB.
-_FILLS: Final = (0, 1024, 0, 8 * 1024)
 _LITTLE: Final = 1024
+_FILLS: Final = (0, _LITTLE, 0, 8 * _LITTLE)
 
 
 def _extending(limit: asyncio.Timeout, limit_s: float) -> Progress:
@@ -141,6 +141,8 @@ class Dialer:
         self._endpoint = endpoint
         self._note = note
         self._tries = 0
+        self._body_bytes = 0  # of one that is about to be sent
+        self._is_noted = False  # by us
         self.gap_s = 0.0
 
     async def open(self) -> Link:
@@ -155,8 +157,14 @@ class Dialer:
         return link
 
     def begin(self, body_bytes: int) -> None:
-        """Take note that a body is about to be sent."""
-        self._note.write_text(f"{body_bytes}\n")
+        """Take note that a body is about to be sent, as soon as the line is ours."""
+        self._body_bytes = body_bytes
+
+    def sending(self) -> None:
+        """Take note, where others see it: the line is ours."""
+        if self._body_bytes:
+            self._note.write_text(f"{self._body_bytes}\n")
+            self._body_bytes, self._is_noted = 0, True
 
     def slow(self) -> None:
         """Wait between a line and its body from now on, and longer each time."""
@@ -164,12 +172,14 @@ class Dialer:
 
     def settle(self) -> None:
         """Take note that the conversation is in order."""
-        self._tries = 0
-        self._note.unlink(missing_ok=True)
+        self._tries = self._body_bytes = 0
+        if self._is_noted:
+            self._note.unlink(missing_ok=True)
+            self._is_noted = False
 
     def upset(self) -> None:
         """Take note that it broke in the middle: the next dial fills."""
-        self._tries = 1
+        self._tries, self._body_bytes, self._is_noted = 1, 0, False
 
     def _wanted(self) -> int:
         """Return what a cut body may want, once."""
@@ -196,6 +206,7 @@ class _Halting:
 
     async def send(self, data: Buffer) -> None:
         """See Link."""
+        self._dialer.sending()
         await self._link.send(data)
         if self._dialer.gap_s and len(data) <= _LINE and bytes(data[-1:]) == b"\n":
             await asyncio.sleep(self._dialer.gap_s)

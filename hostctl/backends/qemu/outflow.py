@@ -56,7 +56,9 @@ async def _is_kept(qmp: Monitor, queue: int) -> bool:
     """
     try:
         status = await qmp.execute("x-query-virtio-queue-status", {"path": DEVICE, "queue": queue})
-    except MonitorError as err:  # unstable by its name: should a QEMU lack it, we save as others do
-        logger.debug("queue %d: %s", queue, err)
+    except MonitorError as err:
+        if "has not been found" not in err.reason:
+            raise
+        logger.debug("this QEMU does not tell of queues: %s", err)  # x-: it may go any time
         return False
     return bool(status["inuse"])

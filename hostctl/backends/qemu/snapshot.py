@@ -114,7 +114,7 @@ async def save(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_
 
 @contextlib.asynccontextmanager
 async def _held(qmp: Monitor, files: MachineFiles, *, is_running: bool) -> AsyncIterator[None]:
-    """Hold the guest still. A mark tells whoever comes after a kill of us to let it go on."""
+    """Hold the guest still. A mark tells whoever comes to let it go on, should we not come to."""
     if not is_running:
         yield
         return
@@ -123,9 +123,9 @@ async def _held(qmp: Monitor, files: MachineFiles, *, is_running: bool) -> Async
         await qmp.execute("stop")
         yield
     finally:
-        with contextlib.suppress(BackendError):  # it is dying: nothing is to be let go
+        with contextlib.suppress(BackendError):  # busy, or dying: the mark stays for the next one
             await asyncio.shield(asyncio.ensure_future(qmp.execute("cont")))
-        files.held.unlink(missing_ok=True)
+            files.held.unlink(missing_ok=True)
 
 
 async def load(qmp: Monitor, disks: int, tag: str, timeout_s: float) -> None:

@@ -47,6 +47,13 @@ async def _sent(dialer: Dialer, line: Line, tries: int) -> list[int]:
     return sizes
 
 
+async def _break_in_a_body(dialer: Dialer) -> None:
+    link = await dialer.open()
+    dialer.begin(50_000)
+    await link.send(b"P ...")
+    dialer.upset()
+
+
 async def test_a_silent_line_is_never_flooded(dialer: Dialer, line: Line) -> None:
     """Its guest may only boot, or be slow."""
     assert await _sent(dialer, line, 6) == [0, 1024, 0, 8192, 0, 1024]
@@ -60,17 +67,29 @@ async def test_after_a_break_a_little_may_be_wanted(dialer: Dialer, line: Line) 
 
 
 async def test_after_a_break_in_a_body_all_of_it_may_be_wanted(dialer: Dialer, line: Line) -> None:
-    dialer.begin(50_000)
-    dialer.upset()
+    await _break_in_a_body(dialer)
     first, second = await _sent(dialer, line, 2)
     assert first == 51_024
     assert second == 0
 
 
 async def test_a_body_that_arrived_is_not_filled_up(dialer: Dialer, line: Line) -> None:
+    link = await dialer.open()
     dialer.begin(50_000)
+    await link.send(b"P ...")
     dialer.settle()
     assert await _sent(dialer, line, 1) == [0]
+
+
+async def test_a_body_that_never_had_the_line_says_nothing_of_it(
+    dialer: Dialer, line: Line, tmp_path: Path
+) -> None:
+    """Somebody else has it, whose note it is."""
+    (tmp_path / "note").write_text("300\n")
+    dialer.begin(50_000)
+    dialer.upset()
+    dialer.settle()
+    assert (tmp_path / "note").read_text() == "300\n"
 
 
 @pytest.mark.parametrize(("note", "most"), [("300\n", 1324), ("", 60_000), ("-1", 60_000)])
