@@ -24,6 +24,7 @@ from .entropy import FEED
 from .errors import (
     ChannelError,
     ChannelReset,
+    ChannelTimeout,
     LocalProtocolError,
     OutputTooLarge,
     PortsBusy,
@@ -246,7 +247,7 @@ class StagedChannel:
             await self._foothold.store(show, show_script(self._foothold.folder))
             self._show = show
         note = self._own(b"n", token)
-        await self._foothold.call(show, token)
+        await self._step(show, token)
         self._stale.append(note)
         return Shown.parse(await self._foothold.fetch(note))
 
@@ -385,11 +386,10 @@ class StagedChannel:
         script: bytes,
         token: bytes,
         *,
-        name: bytes = b"r",
         timeout_s: float | None = None,
         usage: bool = False,
     ) -> ExitStatus:
-        path = self._own(name, token)
+        path = self._own(b"r", token)
         await self._store_long(path, script)
         self._stale.append(path)
         status = await self._foothold.call(path, timeout_s=timeout_s, usage=usage)
@@ -419,6 +419,9 @@ class StagedChannel:
             except (ChannelError, RemoteProtocolError, TimeoutError) as err:
                 logger.debug("step %s: %s", words, err)
                 if not left:
+                    if type(err) is TimeoutError:
+                        text = f"a step in the guest did not end within {limit_s:g} s"
+                        raise ChannelTimeout(text) from err
                     raise
                 await self._foothold.open(limit_s)
         raise AssertionError("unreachable")

@@ -58,7 +58,7 @@ async def test_any_login_shell_will_do(twin: GettyOnTty) -> None:
 async def test_the_real_getty_and_login(tmp_path: Path) -> None:
     """Debian's agetty and login, which here let root in without a password."""
     if os.geteuid() != 0:
-        pytest.skip("not here: login is for root only")
+        pytest.skip("needs root: login is for root only")
     relay = Relay(raw_guest=False)
     name = relay.guest.removeprefix("/dev/")
     argv = ["/sbin/agetty", "-L", "--noclear", "--autologin", "root", "115200", name, "vt100"]

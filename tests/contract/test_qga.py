@@ -98,7 +98,7 @@ class TestCommands:
 
     async def test_a_user_runs_it(self, channel: QgaChannel) -> None:
         if os.getuid():
-            pytest.skip("not here: needs root")
+            pytest.skip("needs root")
         result = await channel.exec(sh('echo "$(id -un) $A" "$1"', user="nobody", env={"A": "b c"}))
         assert result.stdout.split() == [b"nobody", b"b", b"c"]
 

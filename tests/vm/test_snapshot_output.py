@@ -5,11 +5,13 @@ QEMU brings back a moment wrong that holds output it has not passed on; see outf
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator
 
 import pytest
@@ -45,8 +47,16 @@ async def unread(machine: Machine) -> AsyncIterator[None]:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(machine._files.socket("out.7")))
         await machine.shell(TALK, check=True)
-        await asyncio.sleep(1)
+        async with asyncio.timeout(30):
+            size = 0
+            while not size or _waiting_bytes(client) != size:
+                size = _waiting_bytes(client)
+                await asyncio.sleep(0.5)
         yield
+
+
+def _waiting_bytes(client: socket.socket) -> int:
+    return int.from_bytes(fcntl.ioctl(client, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def works(machine: Machine) -> None:
