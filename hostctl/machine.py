@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -491,16 +491,23 @@ class Machine(Guest):
             if quiesce:
                 guard(self.name, state, "reach")
             save = self._snapshots.save_quiesced if quiesce else self._snapshots.save
-            try:
-                await save(tag)
-            except OutputWaits:
-                if state is MachineState.PAUSED:
-                    raise
-                await self._use_ports()
-                await save(tag)
+            await self._saved(lambda: save(tag))
             self._note("snapshot-saved", tag=tag)
         if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
             await self.close()
+
+    async def _saved(self, save: Callable[[], Awaitable[None]]) -> None:
+        """Save; once more if what a reader left that hung up had to go out first. We hold the lock.
+
+        Raises OutputWaits.
+        """
+        try:
+            await save()
+        except OutputWaits:
+            if self._pulse.suspended():
+                raise
+            await self._use_ports()
+            await save()
 
     async def _use_ports(self) -> None:
         """Have the guest speak at all ports: so what is kept of a reader that hung up goes out.
