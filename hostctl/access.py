@@ -7,7 +7,7 @@ lines is the best is connect.py's, and whether the guest is awake to be asked, m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hostctl_channels.ports import PORTS
@@ -24,16 +24,13 @@ __all__ = ["Access"]
 
 
 class Access:
-    """The way in. `recover` undoes what would make the guest hang, before a line is chosen."""
+    """The way in."""
 
-    def __init__(
-        self, backend: Backend, files: MachineFiles, recover: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, backend: Backend, files: MachineFiles) -> None:
         self.channel: BestChannel | None = None
         self._backend = backend
         self._files = files
         self._pulse = files.pulse()
-        self._recover = recover
         self._only = AUTO
         self._opening = asyncio.Lock()
         self._steal = False
@@ -71,7 +68,6 @@ class Access:
                     self._pulse,
                     self._files.channel,
                     self._only,
-                    self._recover,
                     self._files.login,
                 )
             return self.channel

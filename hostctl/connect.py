@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -161,16 +161,15 @@ def open_channel(
     pulse: Pulse,
     memory: Path | None = None,
     only: str = AUTO,
-    before: Callable[[], Awaitable[None]] | None = None,
     login: Path | None = None,
 ) -> BestChannel:
     """Return the channel to a machine's guest, not connected yet; it does no I/O so far.
 
-    `memory` is a file for what answered last; `only` forces one line by its key; `before` is
-    awaited once, before the guest is first asked; `login` is a file as `Login.read` takes it.
+    `memory` is a file for what answered last; `only` forces one line by its key; `login`
+    is a file as `Login.read` takes it.
     """
     site = Site(endpoints, lock_dir, pulse, login)
-    return BestChannel(site, _Memory(memory), only, before)
+    return BestChannel(site, _Memory(memory), only)
 
 
 class _Memory:
@@ -205,9 +204,7 @@ class BestChannel:
         site: Site,
         memory: _Memory,
         only: str,
-        before: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        self._before = before
         self._site = site
         self._memory = memory
         self._only = only
@@ -323,8 +320,6 @@ class BestChannel:
     async def _choose(self, timeout_s: float = CONNECT_S) -> Channel:
         async with self._choosing:  # one race is enough for all tasks
             if self._channel is None:
-                if self._before is not None:
-                    await self._before()
                 lines = self._candidates()
                 key, epoch, why = self._memory.read()
                 known = next((line for line in lines if line.key == key), None)

@@ -79,7 +79,7 @@ class Machine(Guest):
         self._files = files
         self._pulse: FilePulse = files.pulse()
         self._backend = backend
-        self._access = Access(backend, files, self._recover)
+        self._access = Access(backend, files)
         self._journal = Journal(home.journal)
 
     def __repr__(self) -> str:
