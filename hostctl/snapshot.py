@@ -26,7 +26,10 @@ TIMEOUT_S: Final = 300.0  # 0.4 s for 256 MiB here; a large guest on a slow disk
 
 
 async def let_go_leftover(backend: Backend, files: MachineFiles) -> None:
-    """Let a guest go on that a killed hostctl held still to save it. The caller holds the lock."""
+    """Let a guest go on that a killed hostctl held still, to save it or to bring it back.
+
+    The caller holds the lock.
+    """
     if (await backend.state()) is MachineState.RUNNING:
         logger.info("machine %s: letting it go on", files.name)
         await backend.resume()

@@ -78,7 +78,7 @@ class MachineFiles:
 
     @property
     def held(self) -> Path:
-        """There while a snapshot is saved of a guest that runs, or somebody was killed doing so."""
+        """There while a guest is held still for a snapshot, or somebody was killed doing so."""
         return self.directory / "held"
 
     @property

@@ -243,6 +243,7 @@ class QemuBackend:
 
     async def resume(self) -> None:
         await tell(self._files.socket("qmp"), "cont")
+        self._files.held.unlink(missing_ok=True)
 
     async def reset(self) -> None:
         async with self._monitor() as qmp:
@@ -267,6 +268,7 @@ class QemuBackend:
         from .snapshot import load
 
         await self._require(tag)
+        self._files.held.touch(mode=0o600)
         async with self._monitor() as qmp:
             await qmp.dismiss_jobs()
             await load(qmp, len(self._spec.disks), tag, timeout_s)
