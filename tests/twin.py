@@ -279,18 +279,14 @@ class PtyTwin(_Twin):
         self._finish()
 
     async def _grow_up(self) -> None:
-        """Wait for the agent's last process, the one that tidies up: it comes after its workers."""
+        """Wait for the agent's last process, the one that tidies up: it naps after a first look."""
         first = self.agents[0]
         async with asyncio.timeout(END_S):
-            while first.poll() is None and not self._is_grown_up(first.pid):  # noqa: ASYNC110
+            while first.poll() is None and not self._has_napped(first.pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    def _is_grown_up(self, pid: int) -> bool:
-        """Tell whether another process than the first looks for new ports."""
-        for folder in self._run_folders(pid):
-            with contextlib.suppress(FileNotFoundError):
-                return (folder / "super").read_text().strip() not in ("", str(pid))
-        return False
+    def _has_napped(self, pid: int) -> bool:
+        return any((folder / "nap").exists() for folder in self._run_folders(pid))
 
     def _wake(self) -> None:
         """End the supervisor's nap, so that it looks now and not in two seconds."""

@@ -332,7 +332,10 @@ serve() {
 		H) drop && frame H 0 $((${#feats} + 1)) '\001%s' "$feats" ;;
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
 		F) if take "$l" of=/dev/urandom 2>"$log" && reseed; then done_; else fail entropy; fi ;;
-		S) ! read -r s <"$run/super" || kill -s USR1 "$s" && done_ ;;
+		S)
+			{ read -r s <"$run/nap" && kill "$s"; } 2>/dev/null
+			done_
+			;;
 		V) ;;
 		*) oops 38 "unknown request $k" ;;
 		esac
@@ -381,8 +384,6 @@ start() { # in a session of its own, which tells orphans
 }
 
 supervise() { # new ports get guards
-	trap : USR1
-	read -r s t </proc/self/stat && echo "$s" >"$run/super"
 	while kill -0 $super 2>/dev/null; do
 		ports=${HOSTCTL_PORTS:-/dev/virtio-ports} new=
 		set +f
@@ -398,7 +399,10 @@ supervise() { # new ports get guards
 			eval "$new supervise"
 			return
 		}
-		nap 2
+		sleep 2 &
+		echo $! >"$run/nap"
+		wait $! 2>/dev/null
+		: >"$run/nap"
 	done
 	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null
 	until rm -rf "$run"; do nap 1; done

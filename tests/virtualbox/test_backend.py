@@ -208,7 +208,8 @@ class TestEvents:
             (partial(machine.stop, force=True), VmState.POWERED_OFF),
         ):
             await move()
-            await until(lambda state=state: state in states[1:])  # type: ignore[misc]
+            await until(lambda state=state: hearing.done() or state in states[1:])  # type: ignore[misc]
+            assert not hearing.done(), hearing.exception()
         hearing.cancel()
         await asyncio.gather(hearing, return_exceptions=True)
         await driver.close()

@@ -81,7 +81,7 @@ async def test_too_little_memory_is_told_before_anything_starts(
         await controller.clone_all("base", [f"many-{n}" for n in range(50)])
     assert caught.value.needed_bytes == 16000 << 20
     left = caught.value.available_bytes - ((1000 << 20) - promised)
-    assert 0 <= left < 64 << 20  # it takes some meanwhile
+    assert abs(left) < 64 << 20  # it takes some meanwhile, or gives some back
     assert [machine.name for machine in controller.machines()] == ["living"]
     await controller.clone_all("base", ["a", "b", "c"], overcommit=True)
 

@@ -214,7 +214,8 @@ async def test_a_killed_agent_comes_back(machine: Machine) -> None:
     with pytest.raises(ChannelError):
         await soon(
             machine.shell(
-                "for d in /run/hostctl.*; do kill -9 ${d##*.} $(cat $d/super); done; kill -9 $PPID"
+                "for d in /run/hostctl.*; do"
+                " kill -9 ${d##*.} $(cut -d' ' -f4 /proc/$(cat $d/nap)/stat); done; kill -9 $PPID"
             )
         )
     await machine.wait("ready", timeout_s=SOON_S)

@@ -106,3 +106,16 @@ async def test_a_guest_that_a_killed_saver_held_goes_on(home: Home, machine: Mac
     assert not machine._files.held.exists()
     assert await machine.state() is MachineState.RUNNING
     assert "half" not in {each.tag for each in await machine.list_snapshots()}
+
+
+async def test_what_waits_at_a_restore_does_not_come_into_the_restored_world(
+    machine: Machine,
+) -> None:
+    await machine.save_snapshot("before")
+    async with unread(machine):
+        await machine.restore_snapshot("before")
+    for _ in range(2):
+        async with unread(machine):
+            await works(machine)
+        await machine.shell("killall cat")
+    await machine.delete_snapshot("before")

@@ -36,8 +36,14 @@ PORTS: Final = (("0x3f8", "4"), ("0x2f8", "3"), ("0x3e8", "4"), ("0x2e8", "3"))
 PROGRAMS: Final = ("VBoxManage", "/usr/lib/virtualbox/VBoxManage")
 ADAPTERS: Final = 8
 NOT_RUNNING: Final = "is not currently running"
-# The machine's process is gone, and VBoxSVC is about to see it; or VBoxSVC is, and another comes.
-DYING: Final = ("direct session", "FACTORY_NOT_REGISTERED")
+# The machine's process is gone, and VBoxSVC is about to see it; or VBoxSVC is, and another comes;
+# or the machine's process has been started, and is about to lock it; or has just let go.
+PASSING: Final = (
+    "direct session",
+    "FACTORY_NOT_REGISTERED",
+    "started by LaunchVMProcess",
+    "session is not locked",
+)
 
 
 class ManageDriver:
@@ -60,12 +66,14 @@ class ManageDriver:
         return Look(vminfo.state_of(found), bool(found.get("SessionName")), pid)
 
     async def changes(self, machine: str) -> AsyncGenerator[VmState, None]:
-        last = None
+        yield (last := (await self.look(machine)).state)
         while True:  # VBoxManage tells nobody
-            state = (await self.look(machine)).state
-            if state is not last:
-                last = state
-                yield state
+            # A look locks a machine that is down, which would be in the way of its start: when it
+            # is, it is looked at no more until it runs. What becomes of a saved state is missed.
+            if last.as_ours.is_alive or machine in await self._run("list", "list", "runningvms"):
+                state = (await self.look(machine)).state
+                if state is not last:
+                    yield (last := state)
             await asyncio.sleep(LOOK_S)
 
     async def view(self, machine: str) -> View:
@@ -288,7 +296,7 @@ def _read(path: str) -> str:
 
 def _passes(fault: BackendError) -> bool:
     return isinstance(fault, VirtualBoxError) and (
-        fault.is_busy or any(words in str(fault) for words in DYING)
+        fault.is_busy or any(words in str(fault) for words in PASSING)
     )
 
 
