@@ -99,22 +99,29 @@ u32() { # NUMBER → $b: printf escapes of four bytes
 }
 
 watch() { # TERM after $limit seconds, KILL two later
-	: &
-	trap 'kill $!; exit' TERM
-	nap "$limit"
+	doze "$limit" || return
+	: >"$my.dog"
 	echo late >"$my.late"
 	slay TERM "$self"
-	nap 2
+	doze 2 || return
 	slay KILL "$self"
 }
-nap() {
+doze() { # SECONDS; 1 if woken
 	sleep "$1" &
+	echo $! >"$my.dog"
 	wait $!
+}
+call_off() { # the watch
+	s=0
+	until [ -s "$my.dog" ] || [ $((s += 1)) -gt 999 ]; do sleep 0; done
+	read -r s <"$my.dog" && kill -s KILL "$s"
+	wait "$dog"
 }
 
 perform() {
 	[ -z "$usage" ] || { clock && u0=$u v0=$v; }
 	if [ "$limit" ]; then
+		: >"$my.dog"
 		watch </dev/null >/dev/null 4>&- 5>&- &
 		dog=$!
 	fi
@@ -122,7 +129,7 @@ perform() {
 	rc=$? sig=0 flags=0 b='\0\0\0\0\0\0\0\0'
 	[ $rc -le 128 ] || died $((rc - 128))
 	if [ "$limit" ]; then
-		kill "$dog" && wait "$dog"
+		call_off
 		[ ! -s "$my.late" ] || { flags=1 && : >"$my.late"; }
 		: >"$log"
 		: >"$my.job"
@@ -333,7 +340,7 @@ serve() {
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
 		F) if take "$l" of=/dev/urandom 2>"$log" && reseed; then done_; else fail entropy; fi ;;
 		S)
-			{ read -r s <"$run/nap" && kill "$s"; } 2>/dev/null
+			{ read -r s <"$run/nap" && kill -s KILL "$s"; } 2>/dev/null
 			done_
 			;;
 		V) ;;
@@ -405,7 +412,7 @@ supervise() { # new ports get guards
 		: >"$run/nap"
 	done
 	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null
-	until rm -rf "$run"; do nap 1; done
+	until rm -rf "$run"; do sleep 1; done
 }
 
 umask 022

@@ -89,12 +89,11 @@ life() {
 	late=0 sig=0
 	if [ "$seconds" ]; then
 		watch 3>&- 4>&- 2>/dev/null &
-		dog=$!
 	fi
 	child "$@"
 	rc=$?
 	[ $rc -le 128 ] || died $((rc - 128))
-	[ -z "$seconds" ] || kill "$dog"
+	[ -z "$seconds" ] || call_off
 	[ ! -e "$job/late" ] || late=1
 	times >"$job/times"
 	echo "$rc $sig $late $(now)" >"$job/ended"
@@ -127,15 +126,23 @@ died() { # N: a signal if the shell said so, or if we sent it; else the status i
 }
 
 watch() { # TERM after so long, KILL two seconds later
-	trap 'kill $!; exit' TERM
-	sleep "$seconds" &
-	wait $!
+	doze "$seconds" || return
+	: >"$job/dog"
 	: >"$job/late"
 	strike TERM
-	sleep 2 &
-	wait $!
+	doze 2 || return
 	strike KILL
 }
+doze() { # SECONDS; 1 if woken
+	sleep "$1" &
+	echo $! >"$job/dog"
+	wait $!
+}
+call_off() { # the watch, once it sleeps
+	s=0
+	until [ -s "$job/dog" ] || [ $((s += 1)) -gt 999 ]; do nap 0.01; done
+	read -r s <"$job/dog" && kill -9 "$s"
+} 2>/dev/null
 
 strike() { # NAME
 	read -r s <"$job/pid" && echo "$1" >"$job/sig" && { kill "-$1" "-$s" || kill "-$1" "$s"; } 2>/dev/null
