@@ -244,7 +244,7 @@ class Machine(Guest):
             await self._refresh()
 
     async def _wake(self) -> None:
-        """Let a clone of a pool go on, and set its clock. The caller holds our lock.
+        """Let a frozen clone of a pool go on, and set its clock. The caller holds our lock.
 
         Its random pool was fed when it began, and nobody has had that state since: no second time.
         """

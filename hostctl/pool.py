@@ -1,4 +1,4 @@
-"""Pools: clones of a template that wait, warm and frozen, to be handed out at once.
+"""Pools: clones of a template that wait, warm, one awake and the rest frozen, to be taken at once.
 
 There is no daemon. A waiting clone is a machine with a file `waiting` in its folder: as long as it
 is there nobody lists it, and whoever removes it, holding the machine's lock, has taken the machine.
@@ -39,13 +39,16 @@ __all__ = ["Pool", "Pools", "member_name"]
 logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
-READY: Final = b"ready\n"
+FROZEN: Final = b"frozen\n"
+AWAKE: Final = b"awake\n"  # the next to be taken: its clock is right
 BROKEN: Final = b"broken\n"
+READY: Final = {FROZEN: MachineState.PAUSED, AWAKE: MachineState.RUNNING}
 # Programs by their paths: `true` alone a shell may do by itself, and start nothing.
 WARM: Final = ("/bin/sh", "-c", "/bin/true; :")
 WARM_TIMES: Final = 3  # 56, 13 and 12 ms under emulation: then the code is translated
 # What was taken has the CPUs to itself for its first commands; and takes in a row are counted once.
 LATER_S: Final = 0.3
+ANSWER_S: Final = 5.0  # for one that is awake
 FILL_S: Final = 600.0  # how long one process may fill before the next gives up waiting for it
 MAX_SIZE: Final = 256
 NAME_LIMIT: Final = 40  # of a template's, in a member's: room for its sockets' paths
@@ -121,7 +124,7 @@ class Pools:
         remove_tree(self._home.pools / template)
 
     async def take(self, template: str, options: CloneOptions) -> Machine | None:
-        """Hand out a clone that waits, if one does; it goes on, with the clock set.
+        """Hand out a clone that waits, if one does; it runs, and its clock is right.
 
         A pool is filled up meanwhile, by a process of its own.
 
@@ -147,6 +150,7 @@ class Pools:
     async def _take(self, template: str, owner_pid: int | None) -> Machine | None:
         waiting = [name for name in self._home.waiting() if self._is_ready(template, name)]
         random.shuffle(waiting)  # who takes at the same time shall not try the same ones
+        waiting.sort(key=self._is_awake, reverse=True)
         for name in waiting:
             if (machine := await self._claim(name, owner_pid)) is not None:
                 return machine
@@ -162,10 +166,12 @@ class Pools:
             if not is_ours:
                 return
             await self._sweep(template)
+            await self._rouse(template)
             while (pool := await self._look(template)) is not None and pool.ready < pool.size:
                 if progress is not None:
                     progress(f"{template}: {pool.ready} of {pool.size} ready")
                 await self._make(pool)
+                await self._rouse(template)
 
     def _spawn_fill(self, template: str) -> None:
         """Start a process that fills the pool, unless one is about to."""
@@ -212,15 +218,29 @@ class Pools:
     async def _wake(self, machine: Machine) -> bool:
         """Let a machine go on if it still waits; mark it if it cannot. We hold its lock."""
         waiting = self._home.files(machine.name).waiting
-        if _word(waiting) != READY:
+        word = _word(waiting)
+        if word not in READY:
             return False
         try:
-            await machine._wake()
+            await (machine._connect(ANSWER_S) if word == AWAKE else machine._wake())
         except (HostctlError, TimeoutError) as err:
             logger.warning("machine %s of a pool does not go on: %s", machine.name, err)
             _mark(waiting, BROKEN)
             return False
         return True
+
+    async def _rouse(self, template: str) -> None:
+        """See that one is awake, if any waits."""
+        waiting = [name for name in self._members(template) if self._is_ready(template, name)]
+        if any(map(self._is_awake, waiting)):
+            return
+        for name in waiting:
+            with contextlib.suppress(Busy, MachineNotFound):  # it is being taken
+                machine = self._controller.machine(name)
+                async with machine._locked("wake", timeout_s=0, thaw=False):
+                    if await self._wake(machine):
+                        _mark(self._home.files(name).waiting, AWAKE)
+                        return await machine.close()
 
     async def _make(self, pool: Pool) -> None:
         """Make one clone, warm it up, freeze it, and only then call it ready."""
@@ -241,7 +261,7 @@ class Pools:
             # Hung up on, the agent would open its port anew, and a greeting be lost meanwhile.
             await machine.pause()
             await machine.close()
-            _mark(waiting, READY)
+            _mark(waiting, FROZEN)
         except BaseException:
             await machine.delete(force=True)
             raise
@@ -251,14 +271,16 @@ class Pools:
         pool = await self._look(template)
         left = 0 if pool is None else pool.size
         for name in self._members(template):
-            if left and self._is_ready(template, name) and await self._is_frozen(name):
+            if left and self._is_ready(template, name) and await self._is_as_said(name):
                 left -= 1
             else:
                 await self._remove(name)
 
-    async def _is_frozen(self, name: str) -> bool:
+    async def _is_as_said(self, name: str) -> bool:
+        """Tell whether its state is that of its mark: not so of one that a killed hostctl woke."""
         with contextlib.suppress(HostctlError):
-            return await self._controller.machine(name).state() is MachineState.PAUSED
+            word = _word(self._home.files(name).waiting)
+            return word in READY and await self._controller.machine(name).state() is READY[word]
         return False
 
     async def _remove(self, name: str) -> None:
@@ -266,7 +288,7 @@ class Pools:
         with contextlib.suppress(MachineNotFound, Busy):  # another one is quicker
             machine = self._controller.machine(name)
             async with machine._locked("remove", thaw=False):
-                if _word(self._home.files(name).waiting) is None:
+                if not self._home.files(name).waiting.exists():
                     return
                 _mark(self._home.files(name).waiting, BROKEN)  # nobody takes it from now on
             await machine.delete(force=True)
@@ -276,7 +298,7 @@ class Pools:
         if data is None or data.get("version") != VERSION:
             return None
         waiting = [name for name in self._home.waiting() if self._is_ready(template, name)]
-        ready = sum([await self._is_frozen(name) for name in waiting])
+        ready = sum([await self._is_as_said(name) for name in waiting])
         note = "" if ready >= data["size"] else self._note(template)
         return Pool(template, data["size"], ready, data["overcommit"], note)
 
@@ -297,8 +319,11 @@ class Pools:
     def _is_ready(self, template: str, name: str) -> bool:
         if not name.startswith(template[:NAME_LIMIT]):
             return False
-        is_ready = _word(self._home.files(name).waiting) == READY
+        is_ready = _word(self._home.files(name).waiting) in READY
         return is_ready and self._template(name) == template
+
+    def _is_awake(self, name: str) -> bool:
+        return _word(self._home.files(name).waiting) == AWAKE
 
     def _record(self, template: str) -> Path:
         return self._home.pools / template / "pool.json"
@@ -334,12 +359,12 @@ def _mark(waiting: Path, word: bytes) -> None:
     write_atomic(waiting, word, durable=False)
 
 
-def _word(waiting: Path) -> bytes | None:
-    """Return what is said of a machine, or None if it does not wait."""
+def _word(waiting: Path) -> bytes:
+    """Return what is said of a machine, or nothing if it does not wait."""
     try:
         return waiting.read_bytes()
     except FileNotFoundError:
-        return None
+        return b""
 
 
 def _is_locked(path: Path) -> bool:
