@@ -161,14 +161,17 @@ class Port:
 
     def release(self, *, clean: bool) -> None:
         """Give the port back, with its streams; unclean means its worker may be stuck."""
+        self.release_streams(clean=clean and self.is_fresh)
         self.lease.release(clean=clean)
-        self.release_streams()
 
-    def release_streams(self) -> None:
-        """Give the streams back; the worker lets go of them when it is greeted or asked anew."""
+    def release_streams(self, *, clean: bool) -> None:
+        """Give the streams back; the worker lets go of them when it is greeted or asked anew.
+
+        Unclean means that somebody in the guest may still write there.
+        """
         self.holds_streams = False
         while self.streams:
-            self.streams.pop().release(clean=True)
+            self.streams.pop().release(clean=clean)
 
 
 def _supported(answer: Hello) -> Hello:

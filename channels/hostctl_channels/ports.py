@@ -46,6 +46,7 @@ GUEST_CONTROL: Final = "virtualbox.guestcontrol"  # no port: see vbox.control.Co
 GUEST_AGENT: Final = "org.qemu.guest_agent.0"  # where qemu-ga listens unless told otherwise
 
 _RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks
+_HANG_UP_S: Final = 0.01  # for QEMU to see that one has hung up, before the next connects
 
 
 def suffix(name: str) -> str:
@@ -161,7 +162,22 @@ class PortPool:
             os.ftruncate(fd, 0)
             os.close(fd)
             raise
-        return Lease(name, link, fd, dirty, endpoint)
+        lease = Lease(name, link, fd, dirty, endpoint)
+        if dirty and name in PORTS:
+            await self._hang_up_once(lease)
+        return lease
+
+    async def _hang_up_once(self, lease: Lease) -> None:
+        """Hang up and connect again, on a port whose last holder left in the middle of output.
+
+        QEMU may think ever since that nobody reads (7.2: a flush scheduled before the hang-up
+        writes after it, fails, and throttles the port), and learns better at the next hang-up only.
+        """
+        try:
+            await lease.reconnect(_HANG_UP_S)
+        except BaseException:
+            lease.release(clean=False)
+            raise
 
     def _busy(self, wanted: Collection[str], timeout_s: float) -> PortsBusy:
         if not wanted:

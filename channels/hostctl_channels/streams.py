@@ -51,7 +51,7 @@ class StreamSupply:
     def refuse(self, port: Port) -> None:
         """Pass over this port's pair, for somebody in the guest holds one of the two."""
         self._refused.add(port.streams[0].name)
-        port.release_streams()
+        port.release_streams(clean=False)
 
     def forgive(self) -> None:
         """Try all pairs again from now on."""

@@ -39,27 +39,26 @@ def test_a_killed_machine_is_noticed_and_comes_back(booted: LabMachine) -> None:
 def test_nothing_survives_a_killed_test_run() -> None:
     """The lab of another process, with a VBoxSVC that runs, is killed with its process."""
     script = f"""
+import time
 from tests.virtualbox.laboratory import Lab
 with Lab() as lab:
     lab.run("sh", "-c", "{MANAGE} list vms; sleep 1000 >/dev/null 2>&1 &")
-    print(lab.folder, *lab.pids("VBoxSVC"), *lab.pids("sleep"), flush=True)
+    while len(pids := [*lab.pids("VBoxSVC"), *lab.pids("sleep")]) < 2:
+        time.sleep(0.02)  # what starts with & may have no name of its own yet
+    print(lab.folder, *pids, flush=True)
     input()
 """
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=PROJECT,
         text=True,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    folder, *pids = child.stdout.readline().split()
+    ) as child:
+        assert child.stdout is not None
+        folder, *pids = child.stdout.readline().split()
+        child.send_signal(signal.SIGKILL)
     assert len(pids) == 2
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdin.close()
-    child.stdout.close()
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "the lab outlives its process"

@@ -212,7 +212,7 @@ class QemuBackend:
         from .template import save_state
 
         async with self._monitor() as qmp:
-            await save_state(qmp, path, self._files.socket("state"), STATE_S)
+            await save_state(qmp, self._files, path, STATE_S)
 
     async def allow_reboot(self) -> None:
         async with self._monitor() as qmp:

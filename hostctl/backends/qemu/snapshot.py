@@ -101,7 +101,7 @@ async def save(qmp: Monitor, files: MachineFiles, disks: int, tag: str, timeout_
     """
     paused = (await qmp.execute("query-status"))["status"] == "paused"
     async with _held(qmp, files, is_running=not paused):
-        await let_out(qmp)
+        await let_out(qmp, files)
         _remember(files, tag, {"paused": paused})
         try:
             await qmp.job("snapshot-save", _job(tag, disks), timeout_s)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DeadlineExceeded, MonitorError
+from ...state import MachineFiles
 from .monitor import Monitor
 from .outflow import let_out
 
@@ -23,15 +24,16 @@ _PIECE = 1 << 16
 _CAPABILITIES = ("x-ignore-shared",)
 
 
-async def save_state(qmp: Monitor, path: Path, socket: Path, timeout_s: float) -> None:
+async def save_state(qmp: Monitor, files: MachineFiles, path: Path, timeout_s: float) -> None:
     """Freeze the guest, whose RAM is a shared file, and write its devices to `path`.
 
     QEMU may start no process and open no file of our choice, so it speaks to a socket of ours. It
     must be ended afterwards: were the guest to go on, the RAM would not fit the devices.
     """
     await qmp.execute("stop")
-    await let_out(qmp)
+    await let_out(qmp, files)
     await _enable(qmp, _CAPABILITIES)
+    socket = files.socket("state")
     with path.open("xb") as file:
         done = asyncio.get_running_loop().create_future()
 
@@ -51,7 +53,7 @@ async def save_state(qmp: Monitor, path: Path, socket: Path, timeout_s: float) -
             raise DeadlineExceeded(f"qemu did not write its state in {timeout_s:g} s") from None
         finally:
             server.close()
-            socket.unlink(missing_ok=True)  # noqa: ASYNC240 a name of ours
+            socket.unlink(missing_ok=True)
 
 
 async def load_state(qmp: Monitor, path: Path, socket: Path, timeout_s: float) -> None:
