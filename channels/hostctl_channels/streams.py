@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from .errors import PortsBusy
+from .errors import PortHeld, PortsBusy
 from .port import Port
 from .ports import STREAM, Lease, PortPool
 
@@ -18,6 +18,7 @@ __all__ = ["StreamSupply"]
 
 # The first of a pair stands for both: who waits for a pair never holds half of one.
 _SECOND: Final = dict(zip(STREAM[::2], STREAM[1::2], strict=True))
+_SECOND_S: Final = 1.0  # for what nobody holds who asks for the first
 _PAUSE_S: Final = 0.1  # when all pairs were refused by the guest, before they are tried again
 
 
@@ -42,14 +43,16 @@ class StreamSupply:
         Raises:
             PortsBusy: none became free in time.
         """
-        if port.streams or not self._ports.has(STREAM):
-            return
-        first = await self._lease(timeout_s, reclaim)
-        port.streams.append(first)
-        port.streams.append(await self._ports.lease([_SECOND[first.name]], timeout_s))
+        while not port.streams and self._ports.has(STREAM):
+            first = await self._lease(timeout_s, reclaim)
+            port.streams.append(first)
+            try:
+                port.streams.append(await self._ports.lease([_SECOND[first.name]], _SECOND_S))
+            except PortHeld:
+                self.refuse(port)
 
     def refuse(self, port: Port) -> None:
-        """Pass over this port's pair, for somebody in the guest holds one of the two."""
+        """Pass over this port's pair: somebody holds one of the two, in the guest or here."""
         self._refused.add(port.streams[0].name)
         port.release_streams(clean=False)
 
@@ -64,7 +67,7 @@ class StreamSupply:
             await asyncio.sleep(_PAUSE_S)
         try:
             return await self._ports.lease(firsts, 0, unless=self._refused)
-        except PortsBusy:
+        except (PortsBusy, PortHeld):
             reclaim()
         self._waiting += 1
         try:

@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ChannelClosed
+from ..errors import ChannelClosed, PortHeld
 from ..interface import Buffer
 
 __all__ = ["SocketLink", "UnixEndpoint", "open_unix"]
@@ -20,6 +21,9 @@ __all__ = ["SocketLink", "UnixEndpoint", "open_unix"]
 # Both directions: the guest's ring holds 512 KiB, so a few of ours keep it full while Python is
 # busy elsewhere.
 _SOCKET_BUFFER = 1 << 20
+# QEMU serves one client at a time, and lets two wait; one that has hung up goes in a millisecond.
+_QUEUE_S = 1.0
+_QUEUE_POLL_S = 0.005
 
 
 class SocketLink:
@@ -157,12 +161,13 @@ async def open_unix(path: Path) -> SocketLink:
 
     Raises:
         ChannelClosed: nobody listens there, or there is no such socket.
+        PortHeld: others wait there to be let in, and nobody is.
     """
     sock = socket.socket(
         socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
     try:
-        await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
+        await _connected(sock, path)
     except OSError as err:
         sock.close()
         raise ChannelClosed(f"no line at {path}: {err.strerror or err}") from err
@@ -170,3 +175,15 @@ async def open_unix(path: Path) -> SocketLink:
         sock.close()
         raise
     return SocketLink(sock)
+
+
+async def _connected(sock: socket.socket, path: Path) -> None:
+    """Connect at once, or when there is room in the queue: asyncio takes EAGAIN for a beginning."""
+    end = time.monotonic() + _QUEUE_S
+    while True:
+        try:
+            return sock.connect(os.fspath(path))
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise PortHeld(f"{path} is held by another client") from None
+        await asyncio.sleep(_QUEUE_POLL_S)

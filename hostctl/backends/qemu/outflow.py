@@ -15,7 +15,7 @@ import re
 import time
 from typing import Final
 
-from hostctl_channels.errors import ChannelClosed
+from hostctl_channels.errors import ChannelClosed, PortHeld
 from hostctl_channels.links.stream import open_unix
 from hostctl_channels.ports import suffix
 
@@ -69,5 +69,5 @@ async def _buses(qmp: Monitor) -> str:
 
 async def _hang_up(files: MachineFiles, name: str) -> None:
     """Hang up once more: QEMU drops what nobody reads when it sees that, and may have missed it."""
-    with contextlib.suppress(ChannelClosed):
+    with contextlib.suppress(ChannelClosed, PortHeld):
         (await open_unix(files.socket(suffix(name)))).close()
