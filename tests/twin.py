@@ -136,6 +136,7 @@ class _Twin:
     ) -> None:
         self.shell = shell
         self.folder = folder
+        self._since = time.time() - 1  # clocks of file systems are a little behind
         self.family = Family()
         self.pulse = StillPulse()
         self.agents: list[subprocess.Popen[bytes]] = []
@@ -187,8 +188,14 @@ class _Twin:
             assert not stale or self.may_die_of_pipe, f"the agent left folders: {stale}"
 
     def _run_folders(self, pid: int) -> list[Path]:
+        """Return those of ours: one that was killed may have left its own under the same number."""
         roots = (Path("/run"), Path("/dev/shm"), self.folder)
-        return [path for root in roots if (path := root / f"hostctl.{pid}").exists()]
+        return [path for root in roots if self._is_ours(path := root / f"hostctl.{pid}")]
+
+    def _is_ours(self, path: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return path.stat().st_ctime > self._since
+        return False
 
 
 @dataclass(frozen=True, slots=True)
