@@ -9,6 +9,7 @@ one at a time in each pool.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -49,6 +50,7 @@ WARM_TIMES: Final = 3  # 56, 13 and 12 ms under emulation: then the code is tran
 # What was taken has the CPUs to itself for its first commands; and takes in a row are counted once.
 LATER_S: Final = 0.3
 ANSWER_S: Final = 5.0  # for one that is awake
+REOPEN_S: Final = 0.1  # hung up on, its agent opens its port anew: a greeting meanwhile is lost
 FILL_S: Final = 600.0  # how long one process may fill before the next gives up waiting for it
 MAX_SIZE: Final = 256
 NAME_LIMIT: Final = 40  # of a template's, in a member's: room for its sockets' paths
@@ -239,8 +241,9 @@ class Pools:
                 machine = self._controller.machine(name)
                 async with machine._locked("wake", timeout_s=0, thaw=False):
                     if await self._wake(machine):
-                        _mark(self._home.files(name).waiting, AWAKE)
-                        return await machine.close()
+                        await machine.close()
+                        await asyncio.sleep(REOPEN_S)
+                        return _mark(self._home.files(name).waiting, AWAKE)
 
     async def _make(self, pool: Pool) -> None:
         """Make one clone, warm it up, freeze it, and only then call it ready."""
