@@ -1,7 +1,6 @@
 #!/bin/sh
 # hostctl guest agent: docs/PROTOCOL.md; agent.md explains it. Needs sh, dd, printf; probes the rest.
 # agent.sh [- | DEVICE]: serve all org.hostctl.N virtio ports, or stdin and stdout, or one tty.
-# A worker's fd 0 and 1 are its port: no child ever gets them. Its fd 2 is $log, for error texts.
 # shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163,SC2229
 set -fu
 LC_ALL=C
@@ -59,7 +58,7 @@ feed() { # standard input; when nobody reads, dd dies after its whole body
 	while IFS=' ' read -r $R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
-# The one fork. mksh tells of signals in the background only.
+# The one fork
 child() {
 	if [ "${KSH_VERSION-}" ]; then
 		set -m
@@ -99,24 +98,19 @@ u32() { # NUMBER → $b: printf escapes of four bytes
 }
 
 watch() { # TERM after $limit seconds, KILL two later
-	doze "$limit" || return
+	doze "$limit" "$my.dog" || return
 	: >"$my.dog"
 	echo late >"$my.late"
 	slay TERM "$self"
-	doze 2 || return
+	doze 2 "$my.dog" || return
 	slay KILL "$self"
 }
-doze() { # SECONDS; 1 if woken
+doze() { # SECONDS FILE; false if woken
 	sleep "$1" &
-	echo $! >"$my.dog"
+	echo $! >"$2"
 	wait $!
 }
-call_off() { # the watch
-	s=0
-	until [ -s "$my.dog" ] || [ $((s += 1)) -gt 999 ]; do sleep 0; done
-	read -r s <"$my.dog" && kill -s KILL "$s"
-	wait "$dog"
-}
+wake() { { read -r s <"$1" && kill -s KILL "$s"; } 2>/dev/null || :; } # FILE
 
 perform() {
 	[ -z "$usage" ] || { clock && u0=$u v0=$v; }
@@ -129,7 +123,10 @@ perform() {
 	rc=$? sig=0 flags=0 b='\0\0\0\0\0\0\0\0'
 	[ $rc -le 128 ] || died $((rc - 128))
 	if [ "$limit" ]; then
-		call_off
+		s=0
+		until [ -s "$my.dog" ] || [ $((s += 1)) -gt 999 ]; do sleep 0; done
+		wake "$my.dog"
+		wait "$dog"
 		[ ! -s "$my.late" ] || { flags=1 && : >"$my.late"; }
 		: >"$log"
 		: >"$my.job"
@@ -168,7 +165,7 @@ spooled() { # STREAM FILE
 	printf %s "$n"
 }
 
-# Streams: fd 4 and 5. `exec` alone would end a shell whose port is busy
+# Streams: fd 4 and 5
 drop() { held= && exec 4>&- 5>&-; }
 streams() {
 	case $out in
@@ -339,10 +336,7 @@ serve() {
 		H) drop && frame H 0 $((${#feats} + 1)) '\001%s' "$feats" ;;
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
 		F) if take "$l" of=/dev/urandom 2>"$log" && reseed; then done_; else fail entropy; fi ;;
-		S)
-			{ read -r s <"$run/nap" && kill -s KILL "$s"; } 2>/dev/null
-			done_
-			;;
+		S) wake "$run/nap" && done_ ;;
 		V) ;;
 		*) oops 38 "unknown request $k" ;;
 		esac
@@ -406,9 +400,7 @@ supervise() { # new ports get guards
 			eval "$new supervise"
 			return
 		}
-		sleep 2 &
-		echo $! >"$run/nap"
-		wait $! 2>/dev/null
+		doze 2 "$run/nap" 2>/dev/null
 		: >"$run/nap"
 	done
 	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null

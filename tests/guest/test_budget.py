@@ -12,7 +12,7 @@ from hostctl_channels.interface import Command, PutOptions
 from hostctl_guestside import agent, tree_script
 from tests.twin import SocketTwin
 
-MAX_AGENT = 12_600
+MAX_AGENT = 12_400
 MAX_TREE = 8 * 1024  # a serial line carries some 10 KiB a second
 TRACE = "--trace=clone,clone3,fork,vfork"
 
