@@ -16,11 +16,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from hostctl_channels.ports import WORK
 
 from .access import Access
 from .backends.interface import (
@@ -40,7 +38,6 @@ from .errors import (
     DeadlineExceeded,
     HostctlError,
     MachineNotFound,
-    OutputWaits,
     Unsupported,
 )
 from .guest import Guest
@@ -491,33 +488,10 @@ class Machine(Guest):
             if quiesce:
                 guard(self.name, state, "reach")
             save = self._snapshots.save_quiesced if quiesce else self._snapshots.save
-            await self._saved(lambda: save(tag))
+            await save(tag)
             self._note("snapshot-saved", tag=tag)
         if self._pulse.epoch() != epoch:  # it could only be saved by a restart of its process
             await self.close()
-
-    async def _saved(self, save: Callable[[], Awaitable[None]]) -> None:
-        """Save; once more if what a reader left that hung up had to go out first. We hold the lock.
-
-        Raises OutputWaits.
-        """
-        try:
-            await save()
-        except OutputWaits:
-            if self._pulse.suspended():
-                raise
-            await self._use_ports()
-            await save()
-
-    async def _use_ports(self) -> None:
-        """Have the guest speak at all ports: so what is kept of a reader that hung up goes out.
-
-        Twice, for the first time may only end what a killed hostctl left running at one of them.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * REFRESH_S):
-                for _ in range(2):
-                    await asyncio.gather(*(self.exec("true") for _ in WORK), return_exceptions=True)
 
     async def list_snapshots(self) -> tuple[Snapshot, ...]:
         """Return the snapshots, oldest first."""

@@ -61,7 +61,7 @@ class Source:
             guard(self._machine.name, await self._backend.settle(), "snapshot")
             write_json(new / NOTE, {"machine": self._machine.name, "tag": tag})
             try:
-                await self._machine._saved(lambda: self._backend.save_snapshot(tag, COPY_S))
+                await self._backend.save_snapshot(tag, COPY_S)
                 await self._backend.copy_moment(tag, copy._files, COPY_S)
             finally:
                 with contextlib.suppress(HostctlError):  # it was not saved, or the machine is gone
