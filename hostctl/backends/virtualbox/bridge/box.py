@@ -16,7 +16,7 @@ class Box:
 
     def __init__(self, api: compat.Api) -> None:
         self.api = api
-        self.library = api.library
+        self.bindings = api.bindings
         self.virtualbox = api.virtualbox
         self._kept: dict[int, Any] = {}
         self._numbers = itertools.count(1)

@@ -33,11 +33,13 @@ Live = Callable[[str], Mapping[str, int]]
 class Api:
     """pyvbox, made to fit the VirtualBox that is there."""
 
-    def __init__(self, module: Any, library: typelib.TypeLibrary, moved: dict[str, Any]) -> None:
+    def __init__(
+        self, module: Any, bindings: Any, types: typelib.TypeLibrary, moved: dict[str, Any]
+    ) -> None:
         self.module = module
-        self.library = module.library
+        self.bindings = bindings
         self.manager = module.Manager().manager
-        self.types = library
+        self.types = types
         self.virtualbox = module.VirtualBox()
         self.moved = moved
         self.python = f"{sys.version.split()[0]} at {sys.executable}"
@@ -62,10 +64,12 @@ def load(paths: list[str]) -> Api:
     module = _pyvbox(paths)
     manager = module.Manager().manager
     check_known(manager.getVirtualBox().version)
-    library = typelib.of(manager)
-    moved = renumber(module.library, module.library_base.Enum, library.constants)
-    _mend(module)
-    return Api(module, library, moved)
+    from virtualbox import library, library_base
+
+    types = typelib.of(manager)
+    moved = renumber(library, library_base.Enum, types.constants)
+    _mend(library_base)
+    return Api(module, library, types, moved)
 
 
 def check_known(version: str) -> None:
@@ -129,7 +133,7 @@ def create_machine(api: Api, settings: str, name: str, os_type: str, flags: str)
     inputs = api.types.inputs("IVirtualBox", "createMachine")
     x86 = api.types.constants("PlatformArchitecture").get("x86")
     arguments = create_machine_arguments(inputs, x86, settings, name, os_type, flags)
-    return api.library.IMachine(api.virtualbox._call("createMachine", in_p=arguments))
+    return api.bindings.IMachine(api.virtualbox._call("createMachine", in_p=arguments))
 
 
 def first(thing: Any, *paths: str) -> Any:
@@ -201,9 +205,9 @@ def _renumber_one(kind: Any, live: Mapping[str, int]) -> dict[str, Any] | None:
 
 
 def _attribute(label: str) -> str:
-    from virtualbox.library_base import pythonic_name
+    from virtualbox import library_base
 
-    return str(pythonic_name(label))
+    return str(library_base.pythonic_name(label))
 
 
 def _pyvbox(paths: list[str]) -> Any:
@@ -218,8 +222,8 @@ def _pyvbox(paths: list[str]) -> Any:
     return virtualbox
 
 
-def _mend(module: Any) -> None:
+def _mend(library_base: Any) -> None:
     # Python 3 ignores __nonzero__: a null pointer looked true, and pyvbox's event thread handed a
     # null event to VBoxSVC, which crashes of it and takes all machines along.
-    base = module.library_base.Interface
+    base = library_base.Interface
     base.__bool__ = base.__nonzero__

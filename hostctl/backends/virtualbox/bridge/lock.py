@@ -23,7 +23,7 @@ PASSING = frozenset({0x80BB0003, 0x80BB0007, 0x80BB000B, 0x80BB000C, 0x80070005,
 
 def locked(box: Any, machine: Any, *, shared: bool) -> Steps:
     """Lock a machine and return the session; patient with locks that are about to go."""
-    kinds = box.library.LockType
+    kinds = box.bindings.LockType
     deadline = time.monotonic() + LOCK_S
     while True:
         # Or we would get a lock of our own, without a console.
@@ -32,7 +32,7 @@ def locked(box: Any, machine: Any, *, shared: bool) -> Steps:
         session = box.api.module.Session()
         try:
             machine.lock_machine(session, kinds.shared if shared else kinds.write)
-        except box.library.VBoxError as err:
+        except box.bindings.VBoxError as err:
             if err.value not in PASSING or time.monotonic() > deadline:
                 raise
         else:
@@ -79,4 +79,4 @@ def until(reached: Callable[[], bool], timeout_s: float, otherwise: str) -> Step
 
 def is_locked(box: Any, machine: Any) -> bool:
     """Tell whether somebody holds a machine's lock, or is about to get or lose it."""
-    return int(machine.session_state) != int(box.library.SessionState.unlocked)
+    return int(machine.session_state) != int(box.bindings.SessionState.unlocked)

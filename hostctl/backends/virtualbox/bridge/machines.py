@@ -67,7 +67,7 @@ def create(
         finally:
             unlock(session)
     except BaseException:
-        made.unregister(box.library.CleanupMode.detach_all_return_none)
+        made.unregister(box.bindings.CleanupMode.detach_all_return_none)
         raise
 
 
@@ -135,7 +135,7 @@ def discard_state(box: Any, machine: str) -> Steps:
 def remove(box: Any, machine: str, *, media: bool) -> Steps:
     """Unregister it; with `media` delete its disks, saved states and settings too."""
     found = find(box, machine)
-    modes = box.library.CleanupMode
+    modes = box.bindings.CleanupMode
     mode = modes.detach_all_return_hard_disks_only if media else modes.detach_all_return_none
     disks = found.unregister(mode)
     if media:
@@ -146,7 +146,7 @@ def clone(box: Any, machine: str, *, snapshot: str, id: str, name: str, settings
     """Make a machine whose disks are differences to those of a snapshot of another."""
     origin = find(box, machine).find_snapshot(snapshot).machine
     made = compat.create_machine(box.api, settings, name, origin.os_type_id, f"UUID={id}")
-    library = box.library
+    library = box.bindings
     progress = origin.clone_to(made, library.CloneMode.machine_state, [library.CloneOptions.link])
     yield from finish(progress, "it was not cloned")
     _isolate(made)
@@ -159,7 +159,7 @@ def set_uart(box: Any, machine: Any, *, slot: int, mode: str, path: str) -> None
 
     Works on a machine that runs, too.
     """
-    port, modes = machine.get_serial_port(slot), box.library.PortMode
+    port, modes = machine.get_serial_port(slot), box.bindings.PortMode
     if str(port.host_mode) != "Disconnected":  # or it would be opened with half of the settings
         port.host_mode = modes.disconnected
     if not port.enabled:  # a machine that runs may not be asked that
@@ -250,7 +250,7 @@ def adapters(machine: Any) -> Any:
 
 def _attach(box: Any, machine: Any, disks: list[dict[str, Any]]) -> Steps:
     # The first four on IDE: VirtualBox's BIOS looks five seconds for disks that only AHCI has.
-    library, media = box.library, []
+    library, media = box.bindings, []
     for disk in disks:
         opened = yield from _open(box, disk)
         media.append(opened)
@@ -270,7 +270,7 @@ def _place(index: int) -> tuple[str, int, int]:
 
 
 def _open(box: Any, disk: dict[str, Any]) -> Steps:
-    library, is_dvd = box.library, disk["kind"] == "dvd"
+    library, is_dvd = box.bindings, disk["kind"] == "dvd"
     kind = library.DeviceType.dvd if is_dvd else library.DeviceType.hard_disk
     mode = library.AccessMode.read_only if is_dvd else library.AccessMode.read_write
     # A copy has the identity of its original: a disk of ours gets one of its own.
@@ -283,7 +283,7 @@ def _open(box: Any, disk: dict[str, Any]) -> Steps:
 
 
 def _boot_from(box: Any, machine: Any, dvd_first: bool) -> None:
-    kinds = box.library.DeviceType
+    kinds = box.bindings.DeviceType
     order = [kinds.dvd, kinds.hard_disk] if dvd_first else [kinds.hard_disk, kinds.dvd]
     for position, kind in enumerate([*order, kinds.null, kinds.null], start=1):
         machine.set_boot_order(position, kind)

@@ -65,7 +65,7 @@ def screenshot(box: Any, machine: str) -> Steps:
                 break
             yield WATCH_S
             width, height = display.get_screen_resolution(0)[:2]
-        png = box.library.BitmapFormat.png
+        png = box.bindings.BitmapFormat.png
         data = display.take_screen_shot_to_array(0, width, height, png)
         return Reply({"width": int(width), "height": int(height)}, bytes(data))
     finally:
@@ -78,7 +78,7 @@ def watch(box: Any, machine: str) -> Steps:
     By a passive listener: an active one would have VBoxSVC call us, in a thread of its own.
     """
     found = find(box, machine)
-    source, kinds = box.virtualbox.event_source, box.library.VBoxEventType
+    source, kinds = box.virtualbox.event_source, box.bindings.VBoxEventType
     listener = source.create_listener()
     source.register_listener(listener, [kinds.on_machine_state_changed], False)
     try:
@@ -98,7 +98,7 @@ def watch(box: Any, machine: str) -> Steps:
 
 def _state_in(box: Any, event: Any, machine: str) -> str | None:
     """Return the state that an event tells of, if it is that machine's."""
-    changed = box.library.IMachineStateChangedEvent(event)
+    changed = box.bindings.IMachineStateChangedEvent(event)
     return str(changed.state) if changed.machine_id == machine else None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import virtualbox.library as library
+from virtualbox import library
 from virtualbox.library_base import Enum, pythonic_name
 
 from hostctl.backends.virtualbox.bridge import compat
