@@ -143,7 +143,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _turn(item: pytest.Item) -> int:
     group = item.get_closest_marker("xdist_group")
-    if group is not None and group.args == ("virtualbox",):
+    if group is not None and group.args[0].startswith(laboratory.GROUP):
         return 0
     return 2 if "unit" in item.path.parts else 1
 

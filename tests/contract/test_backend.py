@@ -24,14 +24,14 @@ from hostctl_channels.ports import GUEST_AGENT, GUEST_CONTROL, PORTS, SERIAL
 from hostctl_channels.qga import Exchanging
 
 from ..bootsector import COUNTER, FIRST, LAST, REBOOTING, boot_spec
-from ..virtualbox.laboratory import MARKS, Lab
+from ..virtualbox.laboratory import BOOT_MARKS, Lab
 
 IMPLEMENTATIONS = [
     "qemu",
     pytest.param("libvirt", marks=pytest.mark.needs("libvirt")),
-    pytest.param("virtualbox", marks=MARKS),
+    pytest.param("virtualbox", marks=BOOT_MARKS),
     # Its verbs are compared with the API's in tests/virtualbox; all of this takes it a minute.
-    pytest.param("VBoxManage", marks=[*MARKS, pytest.mark.nightly]),
+    pytest.param("VBoxManage", marks=[*BOOT_MARKS, pytest.mark.nightly]),
 ]
 PATIENCE_S = 20
 SNAPSHOT_S = 30

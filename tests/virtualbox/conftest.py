@@ -1,8 +1,13 @@
-"""One machine in the lab, booted once; a test that needs it as it was gets it restored."""
+"""The lab for its tests: a machine that is booted once, and restored; and an empty hostctl."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+
+from hostctl.controller import Controller
+from hostctl.state import Home
 
 from .laboratory import Lab
 from .machine import LabMachine, park
@@ -27,3 +32,23 @@ def ready(booted: LabMachine) -> LabMachine:
 def alone() -> None:
     """End the machine above, for tests that have others."""
     park()
+
+
+@pytest.fixture
+def place(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Lead hostctl to the lab."""
+    for name, value in lab.settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOSTCTL_VBOX_API", "api")
+    return lab
+
+
+@pytest.fixture
+async def controller(place: Lab) -> AsyncIterator[Controller]:
+    """Yield a controller of an empty home; all machines are gone in the end."""
+    with tempfile.TemporaryDirectory(prefix="hx-") as root:
+        async with Controller(Home(Path(root) / "s", Path(root) / "r")) as controller:
+            yield controller
+            for machine in controller.machines():
+                await machine.delete(force=True)
+        assert "hostctl-" not in place.manage("list", "vms")

@@ -23,7 +23,18 @@ from hostctl.backends.virtualbox.place import Place
 
 from . import keeper
 
-__all__ = ["CACHE", "MANAGE", "MARKS", "MISSING", "PASSWORD", "PYTHON", "Lab", "is_possible"]
+__all__ = [
+    "BOOT_MARKS",
+    "CACHE",
+    "GROUP",
+    "GUEST_MARKS",
+    "MANAGE",
+    "MISSING",
+    "PASSWORD",
+    "PYTHON",
+    "Lab",
+    "is_possible",
+]
 
 PROJECT: Final = Path(__file__).parents[2]
 CACHE: Final = (
@@ -40,8 +51,17 @@ MISSING: Final = (
     "installs debootstrap, xorriso, isolinux, syslinux-common, cpio, perl, gcc, flex, bison, bc, "
     "libelf-dev, libssl-dev, lz4, xz-utils"
 )
-# One worker has all of its tests, or each would have a lab of its own.
-MARKS: Final = (pytest.mark.needs("virtualbox-lab"), pytest.mark.xdist_group("virtualbox"))
+GROUP: Final = "virtualbox"
+# Two workers have all of its tests, each in a lab of its own: those with a guest that takes long to
+# boot, and those with boot sectors. A machine keeps one core busy.
+GUEST_MARKS: Final = (
+    pytest.mark.needs("virtualbox-lab"),
+    pytest.mark.xdist_group(f"{GROUP}/guest"),
+)
+BOOT_MARKS: Final = (
+    pytest.mark.needs("virtualbox-lab"),
+    pytest.mark.xdist_group(f"{GROUP}/boot"),
+)
 _TOOLS: Final = ("debootstrap", "xorriso", "cpio", "perl", "gcc", "flex", "bison", "bc", "lz4")
 
 

@@ -18,12 +18,12 @@ from hostctl_channels.links.stream import UnixEndpoint
 from hostctl_channels.ports import GUEST_CONTROL, SERIAL
 from tests.twin import StillPulse
 
-from .laboratory import MARKS, PASSWORD
+from .laboratory import GUEST_MARKS, PASSWORD
 from .machine import LabMachine
 from .test_channel import place_of
 
 EVERY_BYTE = bytes(range(256))
-pytestmark = [*MARKS, pytest.mark.timeout(300)]
+pytestmark = [*GUEST_MARKS, pytest.mark.timeout(300)]
 
 
 def site_of(machine: LabMachine, folder: Path) -> Site:
@@ -44,10 +44,8 @@ async def test_guest_control_brings_the_agent_to_the_uart(
     await asyncio.to_thread(booted.restore, "mute")
     await asyncio.to_thread(booted.await_additions)
     site, record = site_of(booted, tmp_path), tmp_path / "attached.json"
-    plan = await attach(site, record, None, dry_run=True)
-    assert (plan.foothold, plan.channel) == ("guestcontrol", "serial")
-    assert not record.exists()
-    await attach(site, record, None)
+    done = await attach(site, record, None)
+    assert (done.foothold, done.channel) == ("guestcontrol", "serial")
     channel = open_channel(site.endpoints, tmp_path, site.pulse, only="serial")
     assert (await channel.exec(Command.of("uname"))).stdout == b"Linux\n"
     await channel.close()

@@ -1,120 +1,28 @@
-"""The back end on the real VirtualBox, beyond what every back end keeps (tests/contract).
-
-Each test has machines of its own: boot sectors, up in half a second.
-"""
+"""The back end on the real VirtualBox, beyond what every back end keeps (tests/contract)."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import signal
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hostctl.backends.interface import DiskSpec, MachineSpec
-from hostctl.backends.virtualbox import bridge
 from hostctl.backends.virtualbox.api import ApiDriver
-from hostctl.backends.virtualbox.backend import VirtualBoxBackend
-from hostctl.backends.virtualbox.driver import Driver
-from hostctl.backends.virtualbox.faults import BridgeDied, NotFound, VirtualBoxError
-from hostctl.backends.virtualbox.manage import ManageDriver
-from hostctl.backends.virtualbox.seen import View, VmState
+from hostctl.backends.virtualbox.faults import BridgeDied
 from hostctl.controller import Controller
-from hostctl.errors import BackendError, BootFailed, ChannelClosed, PortHeld, SnapshotNotFound
+from hostctl.errors import BackendError, BootFailed, SnapshotNotFound
 from hostctl.lifecycle import MachineState
-from hostctl.machine import Machine
-from hostctl.state import Home, previous
-from hostctl_channels.links.interface import Link
 
-from ..bootsector import COUNTER, ECHO, FIRST, LAST, boot_disk
-from ..unit.hostctl.virtualbox.facts import Facts
-from .laboratory import MARKS, Lab
+from ..bootsector import COUNTER, boot_disk
+from .boots import PATIENCE_S, backend_of, becomes, create, hears, pid_of, resumes, said, until
+from .laboratory import BOOT_MARKS, Lab
 
-pytestmark = [*MARKS, pytest.mark.timeout(180), pytest.mark.usefixtures("alone")]
-
-PATIENCE_S = 20
-BRIDGE = Path(bridge.__file__).parent
-
-
-@pytest.fixture
-def place(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """Lead hostctl to the lab."""
-    for name, value in lab.settings.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HOSTCTL_VBOX_API", "api")
-    return lab
-
-
-@pytest.fixture
-async def controller(place: Lab) -> AsyncIterator[Controller]:
-    """Yield a controller of an empty home; all machines are gone in the end."""
-    with tempfile.TemporaryDirectory(prefix="hx-") as root:
-        async with Controller(Home(Path(root) / "s", Path(root) / "r")) as controller:
-            yield controller
-            for machine in controller.machines():
-                await machine.delete(force=True)
-        assert "hostctl-" not in place.manage("list", "vms")
-
-
-async def create(
-    controller: Controller, name: str = "web", code: bytes = COUNTER, *more: DiskSpec
-) -> Machine:
-    """Make a machine that boots `code`."""
-    disks = (boot_disk(controller.home.state, code), *more)
-    return await controller.create(
-        MachineSpec(name, disks=disks, memory_mib=32, accel="tcg"), backend="virtualbox"
-    )
-
-
-def backend_of(machine: Machine) -> VirtualBoxBackend:
-    backend = machine._backend
-    assert isinstance(backend, VirtualBoxBackend)
-    return backend
-
-
-def said(machine: Machine) -> str:
-    log = machine.console_log
-    text = log.read_bytes() if log.exists() else b""
-    return "".join(chr(byte) for byte in text if FIRST <= byte <= LAST)
-
-
-async def hears(machine: Machine, more: int = 2) -> str:
-    """Wait for `more` new letters, and return them."""
-    begin = len(said(machine))
-    await until(lambda: len(said(machine)) >= begin + more)
-    return said(machine)[begin:]
-
-
-async def resumes(machine: Machine) -> str:
-    """Let it go on, and return the first letter that it says from then on."""
-    begin = len(said(machine))
-    await machine.resume()
-    await until(lambda: len(said(machine)) > begin)
-    return said(machine)[begin]
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what nobody tells us."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 files and other processes tell nobody
-            await asyncio.sleep(0.02)
-
-
-async def becomes(machine: Machine, state: MachineState) -> None:
-    await machine.wait(state, PATIENCE_S)
-
-
-def pid_of(lab: Lab, machine: Machine) -> int:
-    (pid,) = lab.pids("VBoxHeadless", backend_of(machine).target.id)
-    return pid
+pytestmark = [*BOOT_MARKS, pytest.mark.timeout(180), pytest.mark.usefixtures("alone")]
 
 
 class TestDeath:
@@ -193,49 +101,6 @@ class TestDeath:
         assert len(list((controller.home.state / "virtualbox").iterdir())) == 1
 
 
-class TestEvents:
-    @pytest.mark.parametrize("kind", [ApiDriver, ManageDriver])
-    async def test_every_state_is_told_as_it_comes(
-        self, place: Lab, controller: Controller, kind: type[ApiDriver | ManageDriver]
-    ) -> None:
-        machine, driver = await create(controller), kind(place.place)
-        states: list[VmState] = []
-        hearing = asyncio.create_task(_collect(driver, backend_of(machine).target.id, states))
-        await until(lambda: bool(states))  # it looks, from now on
-        for move, state in (
-            (partial(machine.start, wait=False), VmState.RUNNING),
-            (machine.pause, VmState.PAUSED),
-            (partial(machine.stop, force=True), VmState.POWERED_OFF),
-        ):
-            await move()
-            await until(lambda state=state: hearing.done() or state in states[1:])  # type: ignore[misc]
-            assert not hearing.done(), hearing.exception()
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
-        await driver.close()
-        assert states[0] is VmState.POWERED_OFF
-
-
-class TestTypeLibrary:
-    def test_the_recorded_facts_are_those_of_the_live_one(self, place: Lab) -> None:
-        facts = Facts.of("7.2")
-        script = (
-            "import json, sys, types\n"
-            f"package = types.ModuleType('bridge'); package.__path__ = [{str(BRIDGE)!r}]\n"
-            "sys.modules['bridge'] = package\n"
-            "from bridge import typelib\n"
-            "from vboxapi import VirtualBoxManager\n"
-            "manager = VirtualBoxManager(None, None); manager.getVirtualBox()\n"
-            "library, (enums, methods) = typelib.of(manager), json.loads(sys.argv[1])\n"
-            "print(json.dumps([{name: library.constants(name) for name in enums},\n"
-            "    {name: library.inputs(*name.split('.')) for name in methods}]))\n"
-            "manager.deinit()\n"
-        )
-        names = json.dumps([list(facts.enums), list(facts.inputs)])
-        told = place.run(place.place.python, "-c", script, names).splitlines()[-1]
-        assert json.loads(told) == [facts.enums, facts.inputs]
-
-
 class TestManyTimes:
     async def test_ten_restores_in_a_row(self, controller: Controller) -> None:
         machine = await create(controller)
@@ -297,65 +162,6 @@ class TestMemory:
             await machine.delete_snapshot("base")
         await copy.delete(force=True)
         await machine.delete_snapshot("base")
-
-
-class TestConsole:
-    async def test_it_can_be_talked_to_and_is_logged_all_the_time(
-        self, controller: Controller
-    ) -> None:
-        machine = await create(controller, "web", ECHO)
-        await machine.start(wait=False)
-        endpoint = await machine.console_endpoint()
-        await _logged(machine, b"!")
-        link = await endpoint.open()
-        with pytest.raises(PortHeld):
-            await endpoint.open()
-        for letter in b"hello":  # one by one: a UART without FIFO loses what it has no room for
-            await link.send(bytes([letter]))
-            assert await _next(link) == bytes([letter])
-        link.close()
-        await _logged(machine, b"hello")
-        await until(lambda: not (machine.console_socket.parent / "console.held").exists())
-        again = await endpoint.open()
-        again.close()
-
-    async def test_a_console_that_was_left_by_sigkill_is_logged_again(
-        self, controller: Controller
-    ) -> None:
-        machine = await create(controller)
-        await machine.start(wait=False)
-        backend = backend_of(machine)
-        await hears(machine)
-        link = await (await machine.console_endpoint()).open()
-        _let_go(backend)
-        await machine.pause()  # whatever locks the machine finds it
-        await machine.resume()
-        await hears(machine)
-        link.close()
-
-    async def test_a_stopped_machine_has_none(self, controller: Controller) -> None:
-        machine = await create(controller)
-        with pytest.raises(ChannelClosed):
-            await (await machine.console_endpoint()).open()
-
-    async def test_a_log_that_grows_too_long_begins_anew(
-        self, controller: Controller, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        machine = await create(controller)
-        await machine.start(wait=False)
-        await hears(machine, 5)
-        monkeypatch.setattr("hostctl.backends.virtualbox.backend.MAX_CONSOLE", 3)
-        await machine.pause()
-        full = previous(machine.console_log).read_bytes()
-        assert b"01234" in full
-        assert not machine.console_log.read_bytes().startswith(full)
-        await machine.resume()
-        await hears(machine)
-
-    async def test_the_screen_is_a_png(self, controller: Controller) -> None:
-        machine = await create(controller)
-        await machine.start(wait=False)
-        assert (await machine.screenshot()).startswith(b"\x89PNG")
 
 
 class TestDisks:
@@ -426,98 +232,9 @@ class TestOthers:
         assert time.monotonic() - began < 15
 
 
-class TestOracle:
-    async def test_api_and_vboxmanage_say_the_same_at_every_step(
-        self, place: Lab, controller: Controller
-    ) -> None:
-        machine = await create(controller, "web", COUNTER, DiskSpec(place.guest_iso))
-        id = backend_of(machine).target.id
-        drivers = (ApiDriver(place.place), ManageDriver(place.place))
-        try:
-            await _agree(drivers, id)
-            await machine.start(wait=False)
-            await _agree(drivers, id)
-            await drivers[1].pause(id)
-            await _agree(drivers, id)
-            await drivers[1].save_snapshot(id, "by the tool", "a note\nof two lines", 60)
-            await drivers[0].save_snapshot(id, "by the API", 'with "quotes" \\ too', 60)
-            await _agree(drivers, id)
-            await drivers[1].resume(id)
-            await drivers[0].power_off(id, 20)
-            await _agree(drivers, id)
-            first, second = await drivers[0].snapshots(id)
-            await drivers[1].restore_snapshot(id, first.id, 60)
-            await _agree(drivers, id)
-            await drivers[0].discard_state(id)
-            await drivers[1].delete_snapshot(id, second.id, 60)
-            await _agree(drivers, id)
-        finally:
-            for driver in drivers:
-                await driver.close()
-
-    async def test_both_refuse_alike(self, place: Lab, controller: Controller) -> None:
-        machine = await create(controller)
-        id = backend_of(machine).target.id
-        for driver in (ApiDriver(place.place), ManageDriver(place.place)):
-            with pytest.raises(NotFound):
-                await driver.view("no such machine")
-            with pytest.raises(VirtualBoxError):
-                await driver.reset(id)
-            await driver.power_off(id, 5)  # repeatable
-            await driver.discard_state(id)
-            await driver.close()
-
-
-async def _agree(drivers: tuple[Driver, Driver], id: str) -> None:
-    api, manage = drivers
-    ours, theirs = _in_mib(await api.view(id)), await manage.view(id)
-    assert ours.disks == theirs.disks
-    assert ours == theirs
-    look, other = await api.look(id), await manage.look(id)
-    assert (look.state, look.is_locked) == (other.state, other.is_locked)
-    saved = [await driver.snapshots(id) for driver in drivers]
-    shown = [
-        [(s.id, s.tag, s.note, int(s.created_s), s.has_ram, s.is_current) for s in some]
-        for some in saved
-    ]
-    assert shown[0] == shown[1]
-
-
-def _in_mib(view: View) -> View:
-    """VBoxManage tells the sizes of disks in whole MiB."""
-    disks = [replace(disk, virtual_bytes=disk.virtual_bytes >> 20 << 20) for disk in view.disks]
-    return replace(view, disks=tuple(disks))
-
-
 async def _watch(driver: ApiDriver, id: str) -> None:
     async for _ in driver.changes(id):
         pass
-
-
-async def _collect(driver: Driver, id: str, states: list[VmState]) -> None:
-    async for state in driver.changes(id):
-        states.append(state)  # noqa: PERF401 it is looked at meanwhile
-
-
-async def _logged(machine: Machine, text: bytes) -> None:
-    await until(lambda: text in machine.console_log.read_bytes())
-
-
-async def _next(link: Link) -> bytes:
-    buffer = bytearray(1)
-    async with asyncio.timeout(PATIENCE_S):
-        await link.receive_into(buffer)
-    return bytes(buffer)
-
-
-def _let_go(backend: VirtualBoxBackend) -> None:
-    """Free the console's lock as the kernel does for a holder that was killed."""
-    path = str(backend._console_lock)
-    for entry in Path("/proc/self/fd").iterdir():
-        if os.path.exists(entry) and os.readlink(entry) == path:
-            import fcntl
-
-            fcntl.flock(int(entry.name), fcntl.LOCK_UN)
 
 
 def _converted(lab: Lab, folder: Path, format: str) -> Path:

@@ -20,13 +20,13 @@ from hostctl_channels.vbox import VboxChannel
 from tests.contract.test_channel import ChannelContract, Subject
 from tests.twin import StillPulse
 
-from .laboratory import MARKS, PASSWORD, PYTHON, Lab
+from .laboratory import GUEST_MARKS, PASSWORD, PYTHON, Lab
 from .machine import LabMachine
 
 READY_S = 60
 GUEST_BYTES = 100_001  # more than VBoxService holds at once; sha256sum, interpreted, takes its time
 UART_BYTES = 20_000  # 5 KB/s is what an interpreted 16550 carries
-pytestmark = [*MARKS, pytest.mark.timeout(300)]
+pytestmark = [*GUEST_MARKS, pytest.mark.timeout(300)]
 
 
 def place_of(lab: Lab) -> Place:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .laboratory import MARKS, PASSWORD, Lab
+from .laboratory import GUEST_MARKS, PASSWORD, Lab
 
-pytestmark = [*MARKS, pytest.mark.timeout(600), pytest.mark.usefixtures("alone")]
+pytestmark = [*GUEST_MARKS, pytest.mark.timeout(600), pytest.mark.usefixtures("alone")]
 
 HOSTCTL = [sys.executable, "-m", "hostctl"]
 RUN_S = 120

@@ -26,12 +26,12 @@ from hostctl_channels.vbox import VboxChannel
 from hostctl_channels.vbox.process import VboxProcess
 from tests.twin import StillPulse
 
-from .laboratory import MARKS, PASSWORD
+from .laboratory import GUEST_MARKS, PASSWORD
 from .machine import LabMachine
 from .test_channel import READY_S, guest_control, place_of, uart
 
 RESTORES = 10
-pytestmark = [*MARKS, pytest.mark.timeout(300)]
+pytestmark = [*GUEST_MARKS, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
