@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +43,8 @@ from .errors import (
 from .guest import Guest
 from .journal import Journal
 from .lifecycle import MachineState, guard
-from .state import FilePulse, Home, MachineFiles, locked, write_atomic
+from .machine_lock import MachineLock
+from .state import FilePulse, Home, MachineFiles, write_atomic
 
 if TYPE_CHECKING:
     from hostctl_channels.interface import Channel
@@ -59,7 +60,6 @@ __all__ = ["Machine", "MachineReport"]
 
 logger = logging.getLogger(__name__)
 
-LOCK_S = 30.0  # longer than any start or stop holds the lock; a big snapshot may hold it longer
 REFRESH_S = 5.0
 POLL_S = 0.05
 
@@ -78,6 +78,7 @@ class Machine(Guest):
         self._backend = backend
         self._access = Access(backend, files)
         self._journal = Journal(home.journal)
+        self.lock = MachineLock(backend, files)
 
     def __repr__(self) -> str:
         return f"<Machine {self.name}>"
@@ -141,7 +142,7 @@ class Machine(Guest):
         state = await self._backend.state()
         if not state.is_alive and self._files.run.exists():
             with contextlib.suppress(Busy, MachineNotFound):
-                async with self._locked("clean up", timeout_s=0):
+                async with self.lock.held("clean up", timeout_s=0):
                     state = await self._backend.settle()
         return state
 
@@ -155,7 +156,7 @@ class Machine(Guest):
             BootFailed: QEMU ended, and the machine is stopped; or the agent did not answer in time,
                 and it still runs, for you to look at its console. Last words are quoted.
         """
-        async with self._locked("start"):
+        async with self.lock.held("start"):
             state = await self._backend.settle()
             guard(self.name, state, "start")
             # It goes on from a moment of before, whose clock has stood still.
@@ -174,7 +175,7 @@ class Machine(Guest):
                 return
             # Until here a reboot ended QEMU, for it could only be a kernel panic; now it is the
             # guest's right.
-            async with self._locked("start"):
+            async with self.lock.held("start"):
                 if (await self._backend.state()).is_alive:
                     await self._backend.allow_reboot()
 
@@ -183,7 +184,7 @@ class Machine(Guest):
 
         `force` asks nobody. Fine when it is stopped; a crashed one is cleaned up.
         """
-        async with self._locked("stop", thaw=not force):
+        async with self.lock.held("stop", thaw=not force):
             state = await self._backend.settle()
             guard(self.name, state, "stop")
             if state.is_alive and not force and not await self._shut_down(timeout_s):
@@ -203,7 +204,7 @@ class Machine(Guest):
             Unsupported: its hypervisor cannot do that.
             BackendError: it was not saved, and goes on.
         """
-        async with self._locked("save"):
+        async with self.lock.held("save"):
             state = await self._backend.settle()
             guard(self.name, state, "save")
             if not isinstance(self._backend, Saves):
@@ -215,7 +216,7 @@ class Machine(Guest):
 
     async def pause(self) -> None:
         """Freeze the guest. Fine when it is paused."""
-        async with self._locked("pause"):
+        async with self.lock.held("pause"):
             state = await self._backend.settle()
             guard(self.name, state, "pause")
             # In this order: a frozen guest that nobody calls paused would look hung.
@@ -230,7 +231,7 @@ class Machine(Guest):
 
     async def resume(self) -> None:
         """Let the guest go on, and set its clock. Fine when it runs."""
-        async with self._locked("resume"):
+        async with self.lock.held("resume"):
             state = await self._backend.settle()
             guard(self.name, state, "resume")
             await self._backend.resume()
@@ -258,7 +259,7 @@ class Machine(Guest):
 
     async def reset(self, *, wait: bool = True, timeout_s: float = 120) -> None:
         """Press the reset button; with `wait` return when the agent answers again."""
-        async with self._locked("reset"):
+        async with self.lock.held("reset"):
             guard(self.name, await self._backend.settle(), "reset")
             await self._backend.reset()
             self._pulse.cut()
@@ -277,12 +278,12 @@ class Machine(Guest):
             WrongState: it is alive.
         """
         if self._backend.is_adopted and not undefine:
-            async with self._locked("forget"):
+            async with self.lock.held("forget"):
                 await self._home.remove(self._files)
                 self._note("deleted")
             await self.close()
             return
-        async with self._locked("delete", thaw=False):
+        async with self.lock.held("delete", thaw=False):
             state = await self._backend.settle()
             if force and state.is_alive:
                 await self._backend.kill()
@@ -369,7 +370,7 @@ class Machine(Guest):
 
         `files` are the clone's; see Controller.clone.
         """
-        async with self._locked("clone"):
+        async with self.lock.held("clone"):
             await self._backend.settle()
             if not isinstance(self._backend, Clones):
                 raise _cannot("clone")
@@ -395,7 +396,7 @@ class Machine(Guest):
         from .tags import check_tags, write_tags
 
         gone = set(check_tags(remove))
-        async with self._locked("tag", thaw=False):
+        async with self.lock.held("tag", thaw=False):
             return write_tags(self._files, (set(self.tags) | set(check_tags(add))) - gone)
 
     # Ways in
@@ -423,7 +424,7 @@ class Machine(Guest):
         """
         from .attach import attach
 
-        async with self._locked("attach"):
+        async with self.lock.held("attach"):
             guard(self.name, await self._backend.settle(), "reach")
             await self.close()
             plug = self._access.plug if self._backend.capabilities.plug else None
@@ -451,7 +452,7 @@ class Machine(Guest):
         """
         from .attach import detach
 
-        async with self._locked("detach"):
+        async with self.lock.held("detach"):
             guard(self.name, await self._backend.settle(), "reach")
             await self.close()
             found = await detach(await self._access.site(), self._files.attached)
@@ -481,7 +482,7 @@ class Machine(Guest):
             OutputWaits: a command's output is not read on; nothing was saved.
         """
         check_tag(tag)
-        async with self._locked("save a snapshot"):
+        async with self.lock.held("save a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "snapshot")
             epoch = self._pulse.epoch()
@@ -508,7 +509,7 @@ class Machine(Guest):
             SnapshotNotFound: no such tag; nothing was done.
             BackendError: the load failed; what ran goes on as before, what was stopped is stopped.
         """
-        async with self._locked("restore a snapshot"):
+        async with self.lock.held("restore a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "restore")
             snapshot = await self._snapshots.restore(tag, state)
@@ -519,7 +520,7 @@ class Machine(Guest):
 
     async def delete_snapshot(self, tag: str) -> None:
         """Drop snapshot `tag`, whether the machine runs or not."""
-        async with self._locked("delete a snapshot"):
+        async with self.lock.held("delete a snapshot"):
             await self._backend.settle()
             await self._snapshots.delete(tag)
             self._note("snapshot-deleted", tag=tag)
@@ -540,42 +541,13 @@ class Machine(Guest):
     def _note(self, kind: str, **detail: object) -> None:
         self._journal.note(self.name, kind, **detail)
 
-    @contextlib.asynccontextmanager
-    async def _locked(
-        self, doing: str, timeout_s: float | None = None, *, thaw: bool = True
-    ) -> AsyncIterator[None]:
-        limit_s = LOCK_S if timeout_s is None else timeout_s
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(
-                    locked(self._files.lock, f"machine {self.name!r}", doing, limit_s)
-                )
-            except FileNotFoundError:
-                raise MachineNotFound(self.name) from None
-            if thaw and self._files.held.exists():
-                from .snapshot import let_go_leftover
-
-                await let_go_leftover(self._backend, self._files)
-            if thaw and self._files.frozen.exists():
-                from .quiesce import thaw_leftover
-
-                await thaw_leftover(self._backend, self._files)
-            yield
-
-    async def _recover(self) -> None:
-        """Undo what a killed hostctl left, unless somebody is at it; the guest would hang."""
-        if self._files.held.exists() or self._files.frozen.exists():
-            with contextlib.suppress(Busy):
-                async with self._locked("recover", timeout_s=0):
-                    pass
-
     async def _reach(self) -> Channel:
         """Return the channel to a guest that is awake; each request connects by itself."""
         # A connection that was in order a moment ago says more than its process' existence.
         if (channel := self._access.warm) is not None:
             return channel
         guard(self.name, await self._backend.state(), "reach")
-        await self._recover()
+        await self.lock.recover()
         return await self._access.open()
 
     async def _ready(self, timeout_s: float) -> None:

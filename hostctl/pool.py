@@ -208,7 +208,7 @@ class Pools:
         """
         with contextlib.suppress(Busy, MachineNotFound):  # somebody else is at it
             machine = self._controller.machine(name)
-            async with machine._locked("hand out", timeout_s=0, thaw=False):
+            async with machine.lock.held("hand out", timeout_s=0, thaw=False):
                 if await self._wake(machine):
                     if owner_pid is not None:
                         set_owner(self._home.files(name), owner_pid)
@@ -239,7 +239,7 @@ class Pools:
         for name in waiting:
             with contextlib.suppress(Busy, MachineNotFound):  # it is being taken
                 machine = self._controller.machine(name)
-                async with machine._locked("wake", timeout_s=0, thaw=False):
+                async with machine.lock.held("wake", timeout_s=0, thaw=False):
                     if await self._wake(machine):
                         await machine.close()
                         await asyncio.sleep(REOPEN_S)
@@ -290,7 +290,7 @@ class Pools:
         """Remove what waits; what is being taken meanwhile is theirs, and stays."""
         with contextlib.suppress(MachineNotFound, Busy):  # another one is quicker
             machine = self._controller.machine(name)
-            async with machine._locked("remove", thaw=False):
+            async with machine.lock.held("remove", thaw=False):
                 if not self._home.files(name).waiting.exists():
                     return
                 _mark(self._home.files(name).waiting, BROKEN)  # nobody takes it from now on

@@ -57,7 +57,7 @@ class Source:
         into = copy._backend
         assert isinstance(into, QemuBackend)
         tag = f"template-{os.urandom(4).hex()}"
-        async with self._machine._locked("make a template"):
+        async with self._machine.lock.held("make a template"):
             guard(self._machine.name, await self._backend.settle(), "snapshot")
             write_json(new / NOTE, {"machine": self._machine.name, "tag": tag})
             try:

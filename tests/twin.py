@@ -296,7 +296,7 @@ class PtyTwin(_Twin):
         return any((folder / "nap").exists() for folder in self._run_folders(pid))
 
     def _wake(self) -> None:
-        """End the supervisor's nap, so that it looks now and not in two seconds."""
+        """End the supervisor's nap, so that it looks now and not in five seconds."""
         for pid in self.family.pids():
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0002\0":

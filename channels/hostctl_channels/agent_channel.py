@@ -118,23 +118,19 @@ class AgentChannel:
 
     async def feed_entropy(self, data: Buffer) -> None:
         """See Channel."""
-        await self._short(messages.entropy(len(data)), "feed entropy", Capability.ENTROPY, data)
+        await self._short(messages.entropy(data), "feed entropy", Capability.ENTROPY)
 
     async def rescan(self) -> None:
-        """Make the agent look for new ports now rather than within two seconds."""
+        """Make the agent look for new ports now rather than within five seconds."""
         await self._short(messages.rescan(), "look for ports")
 
-    async def _short(
-        self, request: Request, what: str, need: Capability | None = None, body: Buffer = b""
-    ) -> None:
+    async def _short(self, request: Request, what: str, need: Capability | None = None) -> None:
         async with self._port() as port, port.deadline(_SHORT_S, what):
             self._need(need)
-            await self._ask(port, request, body)
+            await self._ask(port, request)
 
-    async def _ask(self, port: Port, request: Request, body: Buffer = b"") -> None:
+    async def _ask(self, port: Port, request: Request) -> None:
         await port.ask(request)
-        if body:
-            await port.lease.link.send(body)
         answer = await port.answer()
         if isinstance(answer, Failure):
             raise RequestFailed(answer.errno, answer.text)

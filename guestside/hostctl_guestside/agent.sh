@@ -335,7 +335,7 @@ serve() {
 		R) eval "restart $t" ;;
 		H) drop && frame H 0 $((${#feats} + 1)) '\001%s' "$feats" ;;
 		C) ! need date || if date -u -s "@$t" >/dev/null 2>"$log"; then done_; else fail clock; fi ;;
-		F) if take "$l" of=/dev/urandom 2>"$log" && reseed; then done_; else fail entropy; fi ;;
+		F) if { printf %s "$t" >/dev/urandom; } 2>"$log" && reseed; then done_; else fail entropy; fi ;;
 		S) wake "$run/nap" && done_ ;;
 		V) ;;
 		*) oops 38 "unknown request $k" ;;
@@ -400,7 +400,7 @@ supervise() { # new ports get guards
 			eval "$new supervise"
 			return
 		}
-		doze 2 "$run/nap" 2>/dev/null
+		doze 5 "$run/nap" 2>/dev/null
 		: >"$run/nap"
 	done
 	for s in $known; do read -r s t <"$run/$s.pid" && kill "$s"; done 2>/dev/null

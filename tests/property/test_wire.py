@@ -143,7 +143,7 @@ def test_a_request_is_one_line_or_a_line_and_its_body(argv: list[bytes], stdin: 
 
 
 @given(
-    st.sampled_from([messages.rescan(), messages.entropy(5), messages.restart("1")]),
+    st.sampled_from([messages.rescan(), messages.entropy(b""), messages.restart("1")]),
     st.lists(WORDS, max_size=4),
 )
 def test_the_fast_line_is_the_declared_one(request: messages.Request, words: list[bytes]) -> None:

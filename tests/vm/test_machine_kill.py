@@ -205,7 +205,7 @@ async def test_two_starts_at_once_make_one_process(controller: Controller, root:
 async def test_a_busy_machine_names_who_holds_it(
     controller: Controller, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hostctl.machine.LOCK_S", 0.05)
+    monkeypatch.setattr("hostctl.machine_lock.LOCK_S", 0.05)
     machine = await controller.create(boot_spec(NAME, root))
     async with locked(machine.directory / "lock", "it", "start", 0):
         with pytest.raises(Busy, match=rf"process {os.getpid()} \(start\)"):

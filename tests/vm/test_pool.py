@@ -111,7 +111,7 @@ async def test_one_that_is_being_taken_is_not_removed(controller: Controller) ->
     await controller.create_pool("base", 1)
     (name,) = controller.home.waiting()
     machine = controller.machine(name)
-    async with machine._locked("hand out"):
+    async with machine.lock.held("hand out"):
         removing = asyncio.ensure_future(controller.delete_pool("base"))
         await asyncio.sleep(0.1)
         controller.home.files(name).waiting.unlink()

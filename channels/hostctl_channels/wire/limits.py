@@ -7,7 +7,6 @@ from typing import Final
 __all__ = [
     "MAGIC",
     "MAX_BODY",
-    "MAX_ENTROPY",
     "MAX_LINE",
     "MAX_STDIN",
     "MAX_WORDS",
@@ -26,7 +25,6 @@ MAX_WORDS: Final = 1 << 20
 # One frame of standard input: each costs a fork (10 ms under emulation), and is held whole.
 MAX_STDIN: Final = 1 << 20
 # What feeds the random pool, held whole too; the pool's own state is 32 bytes.
-MAX_ENTROPY: Final = 1 << 16
 # Guest → host, by kind: what the agent can say, and a flood cannot make us keep more
 MAX_BODY: Final = {
     b"R": 0,

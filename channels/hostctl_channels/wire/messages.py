@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..errors import LocalProtocolError, RemoteProtocolError
+from ..errors import RemoteProtocolError
 from .layout import split
-from .limits import MAX_ENTROPY, VERSION
+from .limits import VERSION
 
 __all__ = [
     "HELD",
@@ -149,11 +149,11 @@ def clock(unix_s: float) -> Request:
     return Request(b"C", (b"%d" % round(unix_s),))
 
 
-def entropy(size_bytes: int) -> Request:
-    """Feed the random pool with the body. Raises LocalProtocolError when it is too long."""
-    if size_bytes > MAX_ENTROPY:
-        raise LocalProtocolError(f"{size_bytes} bytes of entropy; the limit is {MAX_ENTROPY}")
-    return Request(b"F", (), size_bytes)
+def entropy(seed: bytes | bytearray | memoryview) -> Request:
+    """Feed the random pool, which is 32 bytes: with a digest of the seed, as its words are text."""
+    import hashlib  # here, as few commands need it
+
+    return Request(b"F", (hashlib.blake2s(seed).hexdigest().encode(),))
 
 
 def _seconds(value: float) -> bytes:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,7 @@ from ...errors import (
 from ...lifecycle import MachineState
 from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
 from ..interface import GUEST_AGENT, MachineSpec, Progress
+from ..run import Run, state_at_rest
 from .binding import libvirt
 from .connection import Connection, borrow, give_back
 from .events import DomainEvent
@@ -43,9 +44,9 @@ from .target import Target, capabilities_of, is_local
 if TYPE_CHECKING:
     from hostctl_channels.links.interface import Endpoint
 
-    from ..report import BackendReport, DiskReport, Nic, Snapshot
-    from .domain_xml import Boot, DomainView
-    from .storage import Storage
+    from ..report import BackendReport, Nic, Snapshot
+    from .definition import Definition
+    from .domain_xml import DomainView
 
 __all__ = ["LibvirtBackend"]
 
@@ -59,7 +60,6 @@ LOOK_S = 1.0  # events may be lost with a connection: look now and then
 DESTROY_S = 60.0
 START_S = 120.0  # it may have to learn all about its QEMU first
 UPLOAD_S = 600.0
-CONSOLE_LOG = "console.log"
 
 # virDomainState, and the reasons of a shut-off one that are no orderly end.
 RUNNING, BLOCKED, PAUSED, SHUTTING_DOWN, SHUT_OFF, CRASHED, SUSPENDED = range(1, 8)
@@ -71,16 +71,6 @@ ALIVE = {
     SUSPENDED: MachineState.PAUSED,
 }
 OFF_CRASHED, OFF_FAILED, OFF_DAEMON = 3, 6, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What run.json holds."""
-
-    started_s: float | None  # None: it ran before we came
-    accel: str | None = None
-    accel_reason: str | None = None
-    has_crashed: bool = False
 
 
 class LibvirtBackend:
@@ -109,7 +99,7 @@ class LibvirtBackend:
             journal.strike(leftover)
         journal.note(self._spec.name, self.target)
         try:
-            await self._call("create", self._make, again=False, timeout_s=UPLOAD_S)
+            await self._defined("create", lambda made: made.make(), again=False, timeout_s=UPLOAD_S)
         except BaseException:
             # What cannot be erased now stays in the journal, for the next create.
             with contextlib.suppress(BackendError):
@@ -121,17 +111,12 @@ class LibvirtBackend:
         found, reason = await self._look()
         if found in ALIVE:
             return ALIVE[found]
-        run = self._run()
-        if run is None:
-            return MachineState.STOPPED
-        is_unclean = run.has_crashed or found == CRASHED or reason in (OFF_CRASHED, OFF_FAILED)
-        return MachineState.CRASHED if is_unclean else MachineState.STOPPED
+        is_unclean = found == CRASHED or reason in (OFF_CRASHED, OFF_FAILED)
+        return state_at_rest(Run.read(self._files.run), is_unclean=is_unclean)
 
     def uptime_s(self) -> float | None:
-        run = self._run()
-        if run is None or run.started_s is None or run.has_crashed:
-            return None
-        return max(0.0, time.time() - run.started_s)
+        run = Run.read(self._files.run)
+        return None if run is None else run.uptime_s
 
     async def settle(self) -> MachineState:
         self._files.sweep()
@@ -139,12 +124,12 @@ class LibvirtBackend:
         if state is MachineState.STOPPED:
             self._forget()
         elif state is MachineState.CRASHED:
-            run = self._run()
+            run = Run.read(self._files.run)
             assert run is not None
-            self._record(replace(run, has_crashed=True))
+            replace(run, has_crashed=True).write(self._files.run)
             remove_tree(self._files.runtime)
-        elif self._run() is None:
-            self._record(Run(None))
+        elif Run.read(self._files.run) is None:
+            Run(None).write(self._files.run)
         return state
 
     async def launch(
@@ -159,13 +144,14 @@ class LibvirtBackend:
         self._forget()
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         put_aside(self._files.console_log)
-        self._record(Run(time.time(), accel, reason))
+        Run(time.time(), accel, reason).write(self._files.run)
         if progress is not None:
             progress(f"starting domain {self.target.domain} at {self.target.uri}")
 
         def start(connect: Any) -> None:
             if not self.is_adopted:
-                self._define(connect, accel or "tcg", stop_on_reboot=stop_on_reboot)
+                made = self._definition(connect)
+                made.define(accel or "tcg", stop_on_reboot=stop_on_reboot)
             flags = libvirt().VIR_DOMAIN_START_PAUSED if frozen else 0
             self._domain(connect).createWithFlags(flags)
 
@@ -247,7 +233,7 @@ class LibvirtBackend:
 
         if self.is_adopted:
             with contextlib.suppress(DomainGone):
-                await self._on_domain("undefine", _undefine)
+                await self._defined("undefine", lambda made: made.undefine())
             return
         await self._erase(self.target)
         Journal(self._files).strike(self.target)
@@ -296,10 +282,10 @@ class LibvirtBackend:
 
         where = f"libvirt {self.target.uri}, domain {self.target.domain}"
         try:
-            shown, disks = await self._call("describe", self._described)
+            shown, disks = await self._defined("describe", lambda made: made.describe())
         except DomainGone:
             return BackendReport(hypervisor=f"{where} (gone)")
-        run = self._run() or Run(None)
+        run = Run.read(self._files.run) or Run(None)
         report = BackendReport(disks=disks, hypervisor=where)
         if not (state := await self.state()).is_alive:
             return report
@@ -320,7 +306,7 @@ class LibvirtBackend:
         names: tuple[str, ...] = (*PORTS, GUEST_AGENT)
         serials: tuple[str, ...] = ("serial0", "serial1")
         if self.is_adopted:
-            shown, _ = await self._call("find ports", self._described)
+            shown, _ = await self._defined("find ports", lambda made: made.describe())
             names = tuple(port.name for port in shown.ports if port.name)
             serials = tuple(alias for alias in shown.serials if alias)
         ports = Ports(self._connection(), self.target)
@@ -331,7 +317,7 @@ class LibvirtBackend:
 
     async def plug(self, names: Sequence[str]) -> None:
         """Add ports to the running domain, and to its definition."""
-        shown, _ = await self._call("find ports", self._described)
+        shown, _ = await self._defined("find ports", lambda made: made.describe())
         there, plugged = {port.name for port in shown.ports}, Plugged(self._files)
         for name in names:
             if name not in there:
@@ -353,7 +339,7 @@ class LibvirtBackend:
         if self.is_adopted or not self.capabilities.console:
             return
         try:
-            text = await self._stored("read the console's log", lambda s: s.tail(CONSOLE_LOG))
+            text = await self._defined("read the console's log", lambda made: made.console_log())
         except BackendError as err:
             if not is_absent(err):
                 raise
@@ -367,67 +353,6 @@ class LibvirtBackend:
             logger.info("machine %s: %s", self._spec.name, err)
         return "", tail(self._files.console_log, LAST_LINES)
 
-    # In the owner thread
-
-    def _domain(self, connect: Any) -> Any:
-        return connect.lookupByUUIDString(self.target.uuid)
-
-    def _make(self, connect: Any) -> None:
-        storage = self._storage(connect)
-        for suffix, file in (("kernel", self._spec.kernel), ("initrd", self._spec.initrd)):
-            if file is not None:
-                storage.upload(suffix, file)
-        for index, disk in enumerate(self._spec.disks):
-            base = None if disk.base is None else str(disk.base)
-            if disk.base is not None and not is_local(self.target.uri):
-                base = storage.upload(f"base{index}{disk.base.suffix}", disk.base)
-            storage.create_disk(_disk(index), disk, base)
-        self._define(connect, "tcg", stop_on_reboot=False)
-
-    def _define(self, connect: Any, accel: str, *, stop_on_reboot: bool) -> None:
-        from .domain_xml import domain_xml
-
-        storage = self._storage(connect)
-        if CONSOLE_LOG in storage.names():
-            storage.remove(CONSOLE_LOG)
-        boot = self._boot(storage, accel, stop_on_reboot)
-        connect.defineXML(domain_xml(self._spec, self.target, boot))
-
-    def _boot(self, storage: Storage, accel: str, stop_on_reboot: bool) -> Boot:
-        from .domain_xml import Boot
-
-        return Boot(
-            accel=accel,
-            disks=[storage.path(_disk(index)) for index in range(len(self._spec.disks))],
-            console_log=storage.path(CONSOLE_LOG),
-            kernel=storage.path("kernel") if self._spec.kernel else None,
-            initrd=storage.path("initrd") if self._spec.initrd else None,
-            stop_on_reboot=stop_on_reboot,
-        )
-
-    def _described(self, connect: Any) -> tuple[DomainView, tuple[DiskReport, ...]]:
-        from ..report import DiskReport
-        from .domain_xml import view
-
-        domain = self._domain(connect)
-        shown = view(domain.XMLDesc(0))
-        reports = []
-        for index, (device, source) in enumerate(shown.disks):
-            disks = self._spec.disks
-            base = disks[index].base if index < len(disks) else None
-            try:
-                capacity, allocation, _ = domain.blockInfo(device, 0)
-            except libvirt().libvirtError:  # not every driver tells, nor of every disk
-                continue
-            reports.append(DiskReport(Path(source), base, capacity, allocation))
-        return shown, tuple(reports)
-
-    def _storage(self, connect: Any, target: Target | None = None) -> Storage:
-        from .storage import Storage
-
-        target = target or self.target
-        return Storage(connect, target.uri, target.domain)
-
     # How
 
     def _connection(self) -> Connection:
@@ -435,19 +360,37 @@ class LibvirtBackend:
             self._borrowed = borrow(self.target.uri)
         return self._borrowed
 
+    # These two in the owner thread
+
+    def _domain(self, connect: Any) -> Any:
+        return connect.lookupByUUIDString(self.target.uuid)
+
+    def _definition(self, connect: Any, target: Target | None = None) -> Definition:
+        from .definition import Definition
+
+        return Definition(connect, self._spec, target or self.target)
+
     async def _call(
         self, what: str, work: Callable[[Any], T], *, again: bool = True, timeout_s: float = 60.0
     ) -> T:
         what = f"{what} machine {self._spec.name!r}"
         return await self._connection().call(what, work, again=again, timeout_s=timeout_s)
 
+    async def _defined(
+        self, what: str, work: Callable[[Definition], T], *, again: bool = True, **how: float
+    ) -> T:
+        return await self._call(what, lambda c: work(self._definition(c)), again=again, **how)
+
+    async def _erase(self, target: Target) -> None:
+        def erase(connect: Any) -> None:
+            self._definition(connect, target).erase()
+
+        await self._call("remove", erase, timeout_s=DESTROY_S)
+
     async def _on_domain(
         self, what: str, work: Callable[[Any], object], *, again: bool = True
     ) -> None:
         await self._call(what, lambda connect: work(self._domain(connect)), again=again)
-
-    async def _stored(self, what: str, work: Callable[[Storage], T]) -> T:
-        return await self._call(what, lambda connect: work(self._storage(connect)))
 
     async def _look(self) -> tuple[int, int]:
         """Return libvirt's state and reason; (0, 0) of a domain of ours that is gone."""
@@ -474,7 +417,7 @@ class LibvirtBackend:
             domain = self._domain(connect)
             if has_disks:
                 return work(DiskSnapshots(domain, notes))
-            return work(MemorySnapshots(connect, domain, self._storage(connect), notes))
+            return work(MemorySnapshots(connect, domain, self._definition(connect).storage, notes))
 
         return await self._call(what, do, again=False, timeout_s=timeout_s)
 
@@ -495,26 +438,6 @@ class LibvirtBackend:
 
         choice = await choose(self._spec, self._files, progress)
         return choice.accel, choice.reason
-
-    async def _erase(self, target: Target) -> None:
-        """Remove a domain of ours with its volumes, from whatever was made of it."""
-
-        def erase(connect: Any) -> None:
-            library = libvirt()
-            try:
-                domain = connect.lookupByUUIDString(target.uuid)
-            except library.libvirtError as err:
-                if err.get_error_code() != library.VIR_ERR_NO_DOMAIN:
-                    raise
-            else:
-                if domain.isActive():
-                    domain.destroy()
-                _undefine(domain)
-            storage = self._storage(connect, target)
-            for suffix in storage.names():
-                storage.remove(suffix)
-
-        await self._call("remove", erase, timeout_s=DESTROY_S)
 
     async def _nics(self, shown: DomainView) -> tuple[Nic, ...] | None:
         """Return what the live XML shows; of a machine of ours, what QEMU itself shows.
@@ -568,18 +491,6 @@ class LibvirtBackend:
             hint=err.hint or "see the log of the domain on its host, /var/log/libvirt/qemu",
         )
 
-    def _run(self) -> Run | None:
-        data = read_json(self._files.run)
-        if data is None:
-            return None
-        try:
-            return Run(**data)
-        except TypeError as err:
-            raise BackendError(f"{self._files.run} is of another version: {err}") from err
-
-    def _record(self, run: Run) -> None:
-        write_json(self._files.run, asdict(run))
-
     def _forget(self) -> None:
         self._files.run.unlink(missing_ok=True)
         self._files.suspended.unlink(missing_ok=True)
@@ -591,16 +502,3 @@ class LibvirtBackend:
         if note is not None:
             notes[tag] = note
         write_json(self._files.snapshots, notes)
-
-
-def _disk(index: int) -> str:
-    return f"disk{index}.qcow2"
-
-
-def _undefine(domain: Any) -> None:
-    library = libvirt()
-    domain.undefineFlags(
-        library.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | library.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | library.VIR_DOMAIN_UNDEFINE_NVRAM
-    )

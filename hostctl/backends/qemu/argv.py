@@ -67,7 +67,7 @@ def argv(spec: MachineSpec, files: MachineFiles, launch: Launch) -> list[str]:
         *_console(files),
         *_serial(files),
         *("-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0"),
-        *_ports(files, launch.ports),
+        *_ports(files, launch),
         *_vmstate(files),
         *_disks(spec, files),
         *_boot(launch),
@@ -130,9 +130,14 @@ def _serial(files: MachineFiles) -> list[str]:
     return ["-chardev", _socket("serial1", files.socket(SERIAL)), "-serial", "chardev:serial1"]
 
 
-def _ports(files: MachineFiles, names: Sequence[str]) -> list[str]:
-    words = ["-device", f"virtio-serial-pci,id=vser0,max_ports={MAX_PORTS}"]
-    for number, name in enumerate(names, start=1):  # 0 is the port of a virtio console
+def _ports(files: MachineFiles, launch: Launch) -> list[str]:
+    device = f"virtio-serial-pci,id=vser0,max_ports={MAX_PORTS}"
+    if launch.accel == "tcg":
+        # The guest's kicks are heeded where they come, in the thread that runs it: to hand them to
+        # another costs two switches. 4-9 % less time, 5-15 % less CPU (docs/decisions/0015).
+        device += ",ioeventfd=off"
+    words = ["-device", device]
+    for number, name in enumerate(launch.ports, start=1):  # 0 is the port of a virtio console
         words += ["-chardev", _socket(f"port{number}", files.socket(suffix(name)))]
         port = f"virtserialport,bus=vser0.0,nr={number},chardev=port{number},name={name}"
         words += ["-device", port]

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,24 +24,23 @@ from ...errors import (
     BackendError,
     BootFailed,
     ConfigError,
-    DeadlineExceeded,
     SnapshotError,
     SnapshotExists,
     SnapshotNotFound,
     Unsupported,
 )
 from ...lifecycle import MachineState
-from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_json
+from ...state import MachineFiles, put_aside, remove_tree, tail
 from ..interface import CONSOLE, MachineSpec, Progress
-from ..process import ProcessId
+from ..run import Run, state_at_rest
 from .choice import open_driver
 from .console import ConsoleEndpoint, is_abandoned
 from .driver import Blueprint, Driver, UartPlan
-from .faults import BridgeDied, NotFound, VirtualBoxError
+from .faults import NotFound, VirtualBoxError
 from .folder import Folders
-from .frozen import vm_process
-from .seen import Disk, Look, Saved, VmState
+from .seen import Disk, Saved, VmState
 from .target import CAPABILITIES, Target, way_of
+from .vm_process import POWER_OFF_S, VmProcess
 
 if TYPE_CHECKING:
     from hostctl_channels.links.interface import Endpoint
@@ -54,22 +52,10 @@ __all__ = ["VirtualBoxBackend"]
 logger = logging.getLogger(__name__)
 
 LAST_LINES: Final = 60
-LOOK_S: Final = 0.1
-POWER_OFF_S: Final = 20.0  # it takes 0.1 s, but 15 s while somebody refers to its console
-HUNG_S: Final = 5.0  # for an answer of a VBoxHeadless, before it is ended by SIGKILL
-GONE_S: Final = 20.0  # until VBoxSVC has noticed that
 MAX_CONSOLE: Final = 64 << 20  # the guest writes it, and must not fill the host's disk
 TURN_RESET: Final = "VBoxInternal2/TurnResetIntoPowerOff"  # heeded by a machine that runs, too
 PAUSED_NOTE: Final = "saved while paused"  # VirtualBox itself does not remember that
 ENGINES: Final = {"HwVirt": "hardware", "NativeApi": "native", "Interpreter": "tcg"}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What run.json holds."""
-
-    started_s: float | None  # None: it ran before we came
-    has_crashed: bool = False
 
 
 class VirtualBoxBackend:
@@ -86,6 +72,7 @@ class VirtualBoxBackend:
         self._console: ConsoleEndpoint | None = None
         self.target = Target.from_json(options)
         self.is_adopted = self.target.is_adopted
+        self._process = VmProcess(self.driver, self.target)
 
     # Life
 
@@ -118,20 +105,14 @@ class VirtualBoxBackend:
             raise
 
     async def state(self) -> MachineState:
-        seen = (await self._look()).state.as_ours
+        seen = (await self._process.look()).state.as_ours
         if seen.is_alive:
             return seen
-        run = self._run()
-        if run is None:
-            return MachineState.STOPPED
-        is_unclean = run.has_crashed or seen is MachineState.CRASHED
-        return MachineState.CRASHED if is_unclean else MachineState.STOPPED
+        return state_at_rest(Run.read(self._files.run), is_unclean=seen is MachineState.CRASHED)
 
     def uptime_s(self) -> float | None:
-        run = self._run()
-        if run is None or run.started_s is None or run.has_crashed:
-            return None
-        return max(0.0, time.time() - run.started_s)
+        run = Run.read(self._files.run)
+        return None if run is None else run.uptime_s
 
     async def settle(self) -> MachineState:
         self._files.sweep()
@@ -139,13 +120,13 @@ class VirtualBoxBackend:
         if state is MachineState.STOPPED:
             self._forget()
         elif state is MachineState.CRASHED:
-            run = self._run()
+            run = Run.read(self._files.run)
             assert run is not None
-            self._record(replace(run, has_crashed=True))
+            replace(run, has_crashed=True).write(self._files.run)
             remove_tree(self._files.runtime)
         else:
-            if self._run() is None:
-                self._record(Run(None))
+            if Run.read(self._files.run) is None:
+                Run(None).write(self._files.run)
             await self._settle_console()
         return state
 
@@ -159,7 +140,7 @@ class VirtualBoxBackend:
         self._check_boot_files()
         self._forget()
         put_aside(self._files.console_log)
-        self._record(Run(time.time()))
+        Run(time.time()).write(self._files.run)
         if progress is not None:
             progress(f"starting {self.target.name} on VirtualBox")
         try:
@@ -184,30 +165,10 @@ class VirtualBoxBackend:
         await (await self.driver()).power_button(self.target.id)
 
     async def wait_gone(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            # One that cannot be asked for may be alive or not.
-            with contextlib.suppress(BackendError):
-                if not (await self._look()).state.as_ours.is_alive:
-                    return True
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return False
-            with contextlib.suppress(BackendError, TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._hear_end()
-            await asyncio.sleep(min(LOOK_S, left_s))
-
-    async def _hear_end(self) -> None:
-        """Wait until its state changes to one without a process."""
-        changes = (await self.driver()).changes(self.target.id)
-        async with contextlib.aclosing(changes):
-            async for state in changes:
-                if not state.as_ours.is_alive:
-                    return
+        return await self._process.wait_gone(timeout_s)
 
     async def kill(self) -> None:
-        await self._end()
+        await self._process.end()
         self._forget()
 
     async def save(self) -> None:
@@ -215,7 +176,7 @@ class VirtualBoxBackend:
         self._forget()
 
     async def is_saved(self) -> bool:
-        return (await self._look()).state in (VmState.SAVED, VmState.ABORTED_SAVED)
+        return (await self._process.look()).state in (VmState.SAVED, VmState.ABORTED_SAVED)
 
     async def pause(self) -> None:
         await (await self.driver()).pause(self.target.id)
@@ -267,7 +228,7 @@ class VirtualBoxBackend:
     async def save_snapshot(self, tag: str, timeout_s: float) -> None:
         if any(one.tag == tag for one in await self._saved()):
             raise SnapshotExists(self._spec.name, tag)
-        paused = (await self._look()).state is VmState.PAUSED
+        paused = (await self._process.look()).state is VmState.PAUSED
         note = PAUSED_NOTE if paused else ""
         await (await self.driver()).save_snapshot(self.target.id, tag, note, timeout_s)
 
@@ -280,7 +241,7 @@ class VirtualBoxBackend:
         """
         snapshot = await self._require(tag)
         driver = await self.driver()
-        await self._end()
+        await self._process.end()
         try:
             await driver.restore_snapshot(self.target.id, snapshot.id, timeout_s)
             await self._launch(stop_on_reboot=False, frozen=True)
@@ -328,18 +289,18 @@ class VirtualBoxBackend:
             view = await driver.view(self.target.id)
         except NotFound:
             return BackendReport(hypervisor=f"{where} (gone)")
-        look = await self._look()
+        state = (await self._process.look()).state
         report = BackendReport(disks=self._disks(view.disks), hypervisor=where)
-        if not look.state.as_ours.is_alive:
+        if not state.as_ours.is_alive:
             return report
         accel, nics = await self._live()
         return replace(
             report,
-            pid=vm_process(self.target.id) or look.pid,
+            pid=await self._process.pid(),
             uptime_s=self.uptime_s(),
             accel=accel,
             accel_reason="asked for" if self._spec.accel == accel else None,
-            run_state=look.state.value.lower(),
+            run_state=state.value.lower(),
             nics=nics,
         )
 
@@ -381,14 +342,6 @@ class VirtualBoxBackend:
 
     # How
 
-    async def _look(self) -> Look:
-        try:
-            return await (await self.driver()).look(self.target.id)
-        except NotFound:
-            if self.is_adopted:
-                raise
-            return Look(VmState.POWERED_OFF, is_locked=False)
-
     async def _launch(self, *, stop_on_reboot: bool, frozen: bool) -> None:
         driver, machine = await self.driver(), self.target.id
         self._files.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -410,31 +363,6 @@ class VirtualBoxBackend:
             await self._connect_uart(UartPlan(1, "pipe", str(self._files.socket(SERIAL))))
         except BackendError as err:
             logger.warning("machine %s: its serial line may be stuck: %s", self._spec.name, err)
-
-    async def _end(self) -> None:
-        """End its process: by VirtualBox, and where that hangs, by SIGKILL."""
-        process = _process(vm_process(self.target.id))
-        driver = await self.driver()
-        try:
-            await driver.power_off(self.target.id, POWER_OFF_S if process is None else HUNG_S)
-            return
-        except NotFound:
-            return
-        except (BridgeDied, DeadlineExceeded, VirtualBoxError) as err:
-            logger.info("machine %s: power off: %s", self._spec.name, err)
-        process = process or _process(vm_process(self.target.id))
-        if process is not None:
-            process.send(signal.SIGKILL)
-        await self._wait_unlocked()
-
-    async def _wait_unlocked(self) -> None:
-        """Wait until VBoxSVC has noticed that its process is gone."""
-        deadline = time.monotonic() + GONE_S
-        while (await self._look()).is_locked:
-            if time.monotonic() > deadline:
-                name = self._spec.name
-                raise DeadlineExceeded(f"machine {name!r} is still locked after {GONE_S:g} s")
-            await asyncio.sleep(LOOK_S)
 
     async def _erase(self, target: Target) -> None:
         """Remove a machine of ours with its disks, from whatever was made of it."""
@@ -555,23 +483,7 @@ class VirtualBoxBackend:
             hint=err.hint or f"see {self._folders.of(self.target) / 'Logs' / 'VBox.log'}",
         )
 
-    def _run(self) -> Run | None:
-        data = read_json(self._files.run)
-        if data is None:
-            return None
-        try:
-            return Run(**data)
-        except TypeError as err:
-            raise BackendError(f"{self._files.run} is of another version: {err}") from err
-
-    def _record(self, run: Run) -> None:
-        write_json(self._files.run, asdict(run))
-
     def _forget(self) -> None:
         self._files.run.unlink(missing_ok=True)
         self._files.suspended.unlink(missing_ok=True)
         remove_tree(self._files.runtime)
-
-
-def _process(pid: int | None) -> ProcessId | None:
-    return None if pid is None else ProcessId.of(pid)
