@@ -161,7 +161,7 @@ def _bare(path: Path) -> float:
     begin = time.perf_counter()
     with subprocess.Popen(argv) as process:
         try:
-            with _connected(path) as line:
+            with connected(path) as line:
                 assert "QMP" in json.loads(line.makefile().readline())
                 return _ms(begin)
         finally:
@@ -170,7 +170,8 @@ def _bare(path: Path) -> float:
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[socket.socket]:
+def connected(path: Path) -> Iterator[socket.socket]:
+    """Yield a connection to a socket that will be there soon."""
     with socket.socket(socket.AF_UNIX) as line:
         while True:
             try:

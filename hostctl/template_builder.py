@@ -279,7 +279,7 @@ class TemplateBuilder:
 
 async def _prepare_disks(folder: Path, count: int) -> None:
     """Make the clones' overlays, which hold the final path of their bases."""
-    from .backends.qemu.snapshot import prepare_disks
+    from .backends.qemu.disks import prepare_disks
 
     prepared = folder / PREPARED
     prepared.mkdir(mode=0o700)

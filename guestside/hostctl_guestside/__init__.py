@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 __all__ = [
     "agent",
@@ -66,4 +66,4 @@ def _bare(name: str) -> bytes:
 
 
 def _text(name: str) -> bytes:
-    return (resources.files(__name__) / name).read_bytes()
+    return (Path(__file__).parent / name).read_bytes()

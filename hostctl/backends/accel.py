@@ -12,10 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +94,8 @@ async def trial(
     accel: str, kernel: Path | None, initrd: Path | None, append: str, timeout_s: float = TRIAL_S
 ) -> bool:
     """Boot with nothing but a console; return whether it spoke in time. Leaves no process."""
+    import tempfile  # here, as the next: slow to import, and a trial is rare
+
     with tempfile.TemporaryDirectory(prefix="hostctl-trial-") as directory:
         console = Path(directory) / "console"
         words = _arguments(accel, Path(directory), console)
@@ -132,6 +131,8 @@ def _boot_sector(directory: Path) -> Sequence[str]:
 
 def _bounded(words: list[str], timeout_s: float) -> list[str]:
     # Should hostctl be killed in the middle of a trial, coreutils' timeout still ends it.
+    import shutil
+
     if shutil.which("timeout") is None:
         return words
     return ["timeout", "--signal=KILL", f"{timeout_s + 2:g}", *words]
@@ -153,7 +154,7 @@ def _size(path: Path) -> int:
 
 def _key(accel: str) -> list[object]:
     binary = os.stat(procs.find_tool(BINARY))
-    key: list[object] = [accel, platform.release(), binary.st_size, binary.st_mtime_ns]
+    key: list[object] = [accel, os.uname().release, binary.st_size, binary.st_mtime_ns]
     if accel == "kvm":
         device = KVM.stat()
         key += [device.st_ino, device.st_mtime_ns]

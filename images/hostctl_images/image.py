@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +118,9 @@ def code_digest(*modules: str) -> str:
     """Return one digest over modules (or packages) of this package."""
     total = hashlib.sha256()
     for module in modules:
-        path = resources.files(__package__) / module
-        source = path / "__init__.py" if path.is_dir() else None
-        total.update((source or resources.files(__package__) / f"{module}.py").read_bytes())
+        path = Path(__file__).parent / module
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        total.update(source.read_bytes())
     return total.hexdigest()
 
 

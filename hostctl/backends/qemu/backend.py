@@ -110,7 +110,7 @@ class QemuBackend:
         self._moment = Moment.from_json(options)
 
     async def prepare(self) -> None:
-        from .snapshot import copy_disks, create_disks
+        from .disks import copy_disks, create_disks
 
         if self._moment.prepared is not None:
             copy_disks(self._moment.prepared, self._files)
@@ -304,8 +304,8 @@ class QemuBackend:
     async def describe(self) -> BackendReport:
         from ..inventory import network_devices
         from ..report import BackendReport
+        from .disks import describe_disks
         from .monitor import monitor
-        from .snapshot import describe_disks
 
         disks = await describe_disks(self._files, self._spec.disks)
         run = self._run()

@@ -9,67 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ... import procs
-from ...errors import BackendError, ConfigError
+from ...errors import BackendError
 from ...state import MachineFiles, read_json, write_json
-from ..interface import DiskSpec
-from ..report import DiskReport, Snapshot
+from ..report import Snapshot
 from .argv import VMSTATE_NODE, disk_node, disk_path
+from .disks import image_info, qemu_img
 from .monitor import Monitor
 from .outflow import let_out
 
 __all__ = [
-    "copy_disks",
     "copy_moment",
-    "create_disks",
     "delete_at_rest",
-    "describe_disks",
     "list_snapshots",
     "load",
-    "prepare_disks",
     "save",
 ]
-
-IMG_S = 60.0  # qemu-img on local files: milliseconds; a network file system may take its time
-VMSTATE_BYTES = 1 << 20  # virtual size; snapshots lie outside it, so it need not hold the RAM
-RAW_SUFFIXES = frozenset({".img", ".raw", ".bin"})
-
-
-async def create_disks(files: MachineFiles, disks: Sequence[DiskSpec]) -> None:
-    """Make the RAM file and one overlay per disk.
-
-    Raises:
-        ConfigError: a base is missing, or what it is cannot be told safely.
-        ToolFailed: qemu-img refused.
-    """
-    files.disks.mkdir(mode=0o700)
-    await _img("create", "-q", "-f", "qcow2", str(files.vmstate), str(VMSTATE_BYTES))
-    for index, disk in enumerate(disks):
-        words = ["create", "-q", "-f", "qcow2"]
-        if disk.base is not None:
-            base = disk.base.absolute()
-            words += ["-b", str(base), "-F", disk.format or await _base_format(base)]
-        size = [] if disk.size_bytes is None else [str(disk.size_bytes)]
-        await _img(*words, str(disk_path(files, index)), *size)
-
-
-def copy_disks(prepared: Path, files: MachineFiles) -> None:
-    """Make the same of a template's prepared ones: no qemu-img runs, which would take longer."""
-    shutil.copyfile(prepared / files.vmstate.name, files.vmstate)
-    shutil.copytree(prepared / files.disks.name, files.disks)
-
-
-async def prepare_disks(bases: Sequence[Path], prepared: Path) -> None:
-    """Make, in the folder `prepared`, what `copy_disks` copies: an empty RAM file, and overlays."""
-    disks = [DiskSpec(base, format="qcow2") for base in bases]
-    await create_disks(MachineFiles("template", prepared, prepared), disks)
 
 
 async def copy_moment(
@@ -83,7 +44,7 @@ async def copy_moment(
     shutil.copyfile(files.vmstate, into.vmstate)
     for index in range(disks):
         words = ["convert", "-U", "-l", f"snapshot.name={tag}", "-O", "qcow2"]
-        info = await _info(disk_path(files, index))
+        info = await image_info(disk_path(files, index))
         base = info.get("full-backing-filename")
         if base and not Path(base).is_relative_to(files.directory.parent.parent):
             words += ["-B", base, "-F", info["backing-filename-format"]]
@@ -157,7 +118,7 @@ async def delete_at_rest(files: MachineFiles, disks: int, tag: str) -> None:
     """Drop `tag` from the files of a machine that has no process."""
     for path in [files.vmstate, *(disk_path(files, index) for index in range(disks))]:
         if any(entry["name"] == tag for entry in await _entries(path)):
-            await _img("snapshot", "-q", "-d", tag, str(path))
+            await qemu_img("snapshot", "-q", "-d", tag, str(path))
     _remember(files, tag, None)
 
 
@@ -177,38 +138,6 @@ async def list_snapshots(files: MachineFiles) -> tuple[Snapshot, ...]:
     return tuple(sorted(found, key=lambda snapshot: snapshot.created))
 
 
-async def describe_disks(files: MachineFiles, disks: Sequence[DiskSpec]) -> tuple[DiskReport, ...]:
-    """Return what each disk of the machine is."""
-    reports = []
-    for index, disk in enumerate(disks):
-        path = disk_path(files, index)
-        info = await _info(path)
-        base = None if disk.base is None else disk.base.absolute()
-        reports.append(DiskReport(path, base, info["virtual-size"], info["actual-size"]))
-    return tuple(reports)
-
-
-async def _base_format(base: Path) -> str:
-    """Tell the format of a base image from its header, where that is safe.
-
-    A raw disk's first bytes belong to its guest: one that wrote a qcow2 header there, with a
-    backing file of its choice, would read any file of the host. So what looks like a format with
-    further files, or does not fit its suffix, must be told by the user.
-    """
-    if not base.is_file():  # noqa: ASYNC240 one look at a local path
-        raise ConfigError(f"disk image {base} is not a file")
-    info = await _info(base)
-    probed = info["format"]
-    is_disguised = base.suffix in RAW_SUFFIXES and probed != "raw"
-    data_file = info.get("format-specific", {}).get("data", {}).get("data-file")
-    if is_disguised or data_file or "backing-filename" in info:
-        raise ConfigError(
-            f"disk image {base} looks like {probed}, and that cannot be trusted",
-            hint="say its format, for instance format=raw or format=qcow2",
-        )
-    return str(probed)
-
-
 def _nodes(disks: int) -> list[str]:
     return [VMSTATE_NODE, *(disk_node(index) for index in range(disks))]
 
@@ -226,15 +155,4 @@ def _remember(files: MachineFiles, tag: str, note: dict[str, Any] | None) -> Non
 
 
 async def _entries(path: Path) -> list[dict[str, Any]]:
-    return list((await _info(path)).get("snapshots", ()))
-
-
-async def _info(path: Path, *options: str) -> dict[str, Any]:
-    # -U: a running QEMU holds the file's lock; only the header is read.
-    finished = await _img("info", "-U", "--output=json", *options, str(path))
-    info: dict[str, Any] = json.loads(finished.stdout)
-    return info
-
-
-async def _img(*words: str) -> procs.Finished:
-    return await procs.run(["qemu-img", *words], timeout_s=IMG_S)
+    return list((await image_info(path)).get("snapshots", ()))

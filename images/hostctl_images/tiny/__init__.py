@@ -7,7 +7,7 @@ started. Why each word of the command line is there, and what it gains, is in im
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 
 import hostctl_guestside
 
@@ -76,7 +76,7 @@ INITTAB = """\
 
 def texts() -> Mapping[str, bytes]:
     """Return the texts of ours that go into the image: a change of one makes an image stale."""
-    ours = {name: (resources.files(__name__) / name).read_bytes() for name in SCRIPTS}
+    ours = {name: (Path(__file__).parent / name).read_bytes() for name in SCRIPTS}
     return {"agent": hostctl_guestside.agent(), **ours}
 
 

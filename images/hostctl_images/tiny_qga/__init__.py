@@ -7,7 +7,7 @@ not, is tried on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 
 from .. import cpio, tiny
 from ..cpio import Entry
@@ -30,7 +30,7 @@ INITTAB = """\
 
 def texts() -> Mapping[str, bytes]:
     """Return the texts of ours that go into the image."""
-    ours = {name: (resources.files(__name__) / name).read_bytes() for name in SCRIPTS}
+    ours = {name: (Path(__file__).parent / name).read_bytes() for name in SCRIPTS}
     theirs = {name: text for name, text in tiny.texts().items() if name != "agent"}
     return {**theirs, **ours}
 

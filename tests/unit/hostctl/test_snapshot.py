@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hostctl.backends.interface import DiskSpec
-from hostctl.backends.qemu import snapshot
+from hostctl.backends.qemu import disks, snapshot
 from hostctl.errors import ConfigError
 from hostctl.state import Home, MachineFiles
 
@@ -25,7 +25,7 @@ def img(*words: str | Path) -> str:
 
 
 async def overlay(files: MachineFiles, disk: DiskSpec) -> dict[str, object]:
-    await snapshot.create_disks(files, [disk])
+    await disks.create_disks(files, [disk])
     info = img("info", "--output=json", files.disks / "disk0.qcow2")
     found: dict[str, object] = json.loads(info)
     return found
@@ -34,7 +34,7 @@ async def overlay(files: MachineFiles, disk: DiskSpec) -> dict[str, object]:
 async def test_an_empty_disk_has_the_size_asked_for(files: MachineFiles) -> None:
     info = await overlay(files, DiskSpec(size_bytes=3 << 20))
     assert (info["virtual-size"], info.get("backing-filename")) == (3 << 20, None)
-    (report,) = await snapshot.describe_disks(files, [DiskSpec(size_bytes=3 << 20)])
+    (report,) = await disks.describe_disks(files, [DiskSpec(size_bytes=3 << 20)])
     assert (report.base, report.virtual_bytes) == (None, 3 << 20)
 
 
@@ -58,7 +58,7 @@ async def test_a_raw_disk_whose_guest_wrote_a_qcow2_header_is_not_believed(
     for name in ("disk.raw", "disk"):
         img("create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", tmp_path / name, "1M")
         with pytest.raises(ConfigError, match="cannot be trusted") as caught:
-            await snapshot.create_disks(files, [DiskSpec(tmp_path / name)])
+            await disks.create_disks(files, [DiskSpec(tmp_path / name)])
         assert caught.value.hint is not None
         assert "format" in caught.value.hint
         files.disks.rmdir()
@@ -68,16 +68,16 @@ async def test_a_raw_disk_whose_guest_wrote_a_qcow2_header_is_not_believed(
 
 async def test_a_missing_base_is_told(files: MachineFiles, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a file"):
-        await snapshot.create_disks(files, [DiskSpec(tmp_path / "nothing")])
+        await disks.create_disks(files, [DiskSpec(tmp_path / "nothing")])
 
 
 async def test_a_new_machine_has_no_snapshots(files: MachineFiles) -> None:
-    await snapshot.create_disks(files, [])
+    await disks.create_disks(files, [])
     assert await snapshot.list_snapshots(files) == ()
 
 
 async def test_deleting_at_rest_is_repeatable(files: MachineFiles) -> None:
-    await snapshot.create_disks(files, [DiskSpec(size_bytes=1 << 20)])
+    await disks.create_disks(files, [DiskSpec(size_bytes=1 << 20)])
     for path in (files.vmstate, files.disks / "disk0.qcow2"):
         img("snapshot", "-q", "-c", "a", path)
     assert [found.tag for found in await snapshot.list_snapshots(files)] == ["a"]
