@@ -31,7 +31,7 @@ from .backends.interface import (
     Shows,
     check_tag,
 )
-from .connect import LINES
+from .connect import LINES, preload
 from .errors import (
     BackendError,
     Busy,
@@ -164,6 +164,8 @@ class Machine(Guest):
             if not state.is_alive:
                 self._pulse.cut()
                 is_booting = wait and not is_old
+                if wait:  # at the launch's first pause, while its process comes up
+                    asyncio.get_running_loop().call_soon(preload)
                 await self._backend.launch(stop_on_reboot=is_booting, progress=progress)
                 self._note("started")
         if wait:

@@ -33,7 +33,7 @@ from ...lifecycle import MachineState
 from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
 from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
 from ..process import ProcessId, find_by_argument
-from .brief import tell
+from .brief import brief, tell
 from .moment import Moment
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class QemuBackend:
         from .template import load_state
 
         assert self._moment.state is not None
-        async with self._monitor() as qmp:
+        async with brief(self._files.socket("qmp")) as qmp:
             await load_state(qmp, self._moment.state, self._files.socket("state"), STATE_S)
             if not frozen:
                 await qmp.execute("cont")
@@ -376,16 +376,13 @@ class QemuBackend:
 
     async def _greet(self, run: Run, pid: int) -> None:
         """Write down who the process is, and wait for its greeting: its arguments were good."""
-        from .monitor import monitor
-
         process = ProcessId.of(pid)
         if process is None:
             raise self._boot_failed("qemu ended at once")
         self._record(run.of(process))
         try:
-            async with monitor(
-                self._files.socket("qmp"), timeout_s=GREETING_S, is_alive=lambda: process.is_alive
-            ):
+            path, is_starting = self._files.socket("qmp"), lambda: process.is_alive
+            async with brief(path, timeout_s=GREETING_S, is_starting=is_starting):
                 pass
         except MonitorError as err:
             raise self._boot_failed("qemu did not start", err) from err

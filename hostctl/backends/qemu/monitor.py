@@ -36,7 +36,7 @@ COMMAND_S = (
     10.0  # a healthy QEMU answers in a millisecond; a stopped (SIGSTOP) or swapped one in none
 )
 JOB_POLL_S = 0.01
-RETRY_S = 0.005  # QEMU listens 25 ms after its exec
+RETRY_S = 0.02
 JOB_PREFIX = "hostctl-"
 
 

@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import DeadlineExceeded, MonitorError
 from ...state import MachineFiles
-from .monitor import Monitor
-from .outflow import let_out
+
+if TYPE_CHECKING:
+    from .brief import Executing
+    from .monitor import Monitor
 
 __all__ = ["load_state", "save_state"]
 
@@ -30,6 +33,8 @@ async def save_state(qmp: Monitor, files: MachineFiles, path: Path, timeout_s: f
     QEMU may start no process and open no file of our choice, so it speaks to a socket of ours. It
     must be ended afterwards: were the guest to go on, the RAM would not fit the devices.
     """
+    from .outflow import let_out
+
     await qmp.execute("stop")
     await let_out(qmp, files)
     await _enable(qmp, _CAPABILITIES)
@@ -56,7 +61,7 @@ async def save_state(qmp: Monitor, files: MachineFiles, path: Path, timeout_s: f
             socket.unlink(missing_ok=True)
 
 
-async def load_state(qmp: Monitor, path: Path, socket: Path, timeout_s: float) -> None:
+async def load_state(qmp: Executing, path: Path, socket: Path, timeout_s: float) -> None:
     """Read devices from `path` into a QEMU that waits for them; the guest is left frozen."""
     await _enable(qmp, _CAPABILITIES)
     await qmp.execute("migrate-incoming", {"uri": f"unix:{socket}"})
@@ -75,13 +80,13 @@ async def load_state(qmp: Monitor, path: Path, socket: Path, timeout_s: float) -
     await _enable(qmp, (), _CAPABILITIES)  # or its snapshots would leave the RAM out
 
 
-async def _enable(qmp: Monitor, on: Iterable[str], off: Iterable[str] = ()) -> None:
+async def _enable(qmp: Executing, on: Iterable[str], off: Iterable[str] = ()) -> None:
     wanted = [(name, True) for name in on] + [(name, False) for name in off]
     states = [{"capability": name, "state": state} for name, state in wanted]
     await qmp.execute("migrate-set-capabilities", {"capabilities": states})
 
 
-async def _migrated(qmp: Monitor) -> None:
+async def _migrated(qmp: Executing) -> None:
     while True:
         now = await qmp.execute("query-migrate")
         if now.get("status") == "completed":
