@@ -178,6 +178,8 @@ class TestDisks:
             await machine.start(wait=False)
             await hears(machine)
         report = await backend_of(controller.machine("two")).describe()
+        assert (report.disk_read_bytes or 0) >= 512
+        assert report.disk_written_bytes == 0
         assert report.disks[0].base == base
         assert report.disks[0].virtual_bytes == (2 << 20 if format == "vmdk" else 8 << 20)
         assert hashlib.sha256(base.read_bytes()).digest() == before

@@ -85,6 +85,9 @@ class TestOracle:
             await _agree(drivers, id)
             await drivers[1].pause(id)
             await _agree(drivers, id)
+            api, manage = [await driver.live(id) for driver in drivers]
+            assert api.engine == "Interpreter"  # VBoxManage cannot tell
+            assert replace(api, engine=None) == manage
             await drivers[1].save_snapshot(id, "by the tool", "a note\nof two lines", 60)
             await drivers[0].save_snapshot(id, "by the API", 'with "quotes" \\ too', 60)
             await _agree(drivers, id)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .bridge.wire import Answer
 from .client import Bridge, borrow, give_back
+from .counters import DISK_COUNTERS, disk_bytes
 from .driver import Blueprint, UartPlan
 from .faults import BridgeDied
 from .frozen import start_paused
@@ -71,8 +72,9 @@ class ApiDriver:
         )
 
     async def live(self, machine: str) -> Live:
-        found = await self._value("machine.live", machine)
-        return Live(found["engine"], tuple(Nic(**nic) for nic in found["nics"]))
+        found = await self._value("machine.live", machine, counters=DISK_COUNTERS)
+        nics = tuple(Nic(**nic) for nic in found["nics"])
+        return Live(found["engine"], nics, *disk_bytes(found["counters"]))
 
     async def create(self, blueprint: Blueprint) -> None:
         await self._call(
@@ -159,13 +161,13 @@ class ApiDriver:
         if bridge is not None:
             await give_back(bridge)
 
-    async def _value(self, op: str, machine: str) -> Any:
+    async def _value(self, op: str, machine: str, **how: Any) -> Any:
         """Ask something that only looks: once more, if the bridge dies under it."""
         try:
-            return (await self._call(op, machine)).value
+            return (await self._call(op, machine, **how)).value
         except BridgeDied as err:
             logger.info("once more: %s", err)
-            return (await self._call(op, machine)).value
+            return (await self._call(op, machine, **how)).value
 
     async def _call(
         self, op: str, machine: str | None = None, *, timeout_s: float = 60.0, **more: Any

@@ -38,7 +38,7 @@ from .console import ConsoleEndpoint, is_abandoned
 from .driver import Blueprint, Driver, UartPlan
 from .faults import NotFound, VirtualBoxError
 from .folder import Folders
-from .seen import Disk, Saved, VmState
+from .seen import Disk, Live, Saved, VmState
 from .target import CAPABILITIES, Target, way_of
 from .vm_process import POWER_OFF_S, VmProcess
 
@@ -293,15 +293,17 @@ class VirtualBoxBackend:
         report = BackendReport(disks=self._disks(view.disks), hypervisor=where)
         if not state.as_ours.is_alive:
             return report
-        accel, nics = await self._live()
+        live = await self._live()
         return replace(
             report,
             pid=await self._process.pid(),
             uptime_s=self.uptime_s(),
-            accel=accel,
+            accel=(accel := self._accel(live)),
             accel_reason="asked for" if self._spec.accel == accel else None,
             run_state=state.value.lower(),
-            nics=nics,
+            nics=_nics(live),
+            disk_read_bytes=live.disk_read_bytes,
+            disk_written_bytes=live.disk_written_bytes,
         )
 
     async def screenshot(self) -> bytes:
@@ -387,19 +389,15 @@ class VirtualBoxBackend:
                 return one
         raise SnapshotNotFound(self._spec.name, tag or "")
 
-    async def _live(self) -> tuple[str | None, tuple[Nic, ...] | None]:
-        from ..report import Nic
-
+    async def _live(self) -> Live:
         try:
-            live = await (await self.driver()).live(self.target.id)
+            return await (await self.driver()).live(self.target.id)
         except BackendError as err:
             logger.warning("machine %s: %s", self._spec.name, err)
-            return None, None
-        engine = live.engine or ("Interpreter" if self._spec.accel == "tcg" else "")
-        if live.nics is None:
-            return ENGINES.get(engine), None
-        nics = tuple(Nic(nic.kind, f"slot {nic.slot}, {nic.to}") for nic in live.nics)
-        return ENGINES.get(engine), nics
+            return Live()
+
+    def _accel(self, live: Live) -> str | None:
+        return ENGINES.get(live.engine or ("Interpreter" if self._spec.accel == "tcg" else ""))
 
     def _disks(self, shown: Sequence[Disk]) -> tuple[DiskReport, ...]:
         from ..report import DiskReport
@@ -487,3 +485,11 @@ class VirtualBoxBackend:
         self._files.run.unlink(missing_ok=True)
         self._files.suspended.unlink(missing_ok=True)
         remove_tree(self._files.runtime)
+
+
+def _nics(live: Live) -> tuple[Nic, ...] | None:
+    from ..report import Nic
+
+    if live.nics is None:
+        return None
+    return tuple(Nic(nic.kind, f"slot {nic.slot}, {nic.to}") for nic in live.nics)

@@ -19,6 +19,7 @@ from typing import Final
 from ... import procs
 from ...errors import BackendError, DeadlineExceeded, ToolFailed, ToolMissing, Unsupported
 from . import vminfo
+from .counters import DISK_COUNTERS, disk_bytes
 from .disks import DVD
 from .driver import Blueprint, UartPlan
 from .faults import OBJECT_NOT_FOUND, NotFound, VirtualBoxError, one_line
@@ -92,7 +93,9 @@ class ManageDriver:
 
     async def live(self, machine: str) -> Live:
         # The adapters of a machine that runs are those of its settings; its engine is told nowhere.
-        return Live(nics=vminfo.nics(await self._info(machine)))
+        words = ("debugvm", machine, "statistics", f"--pattern={DISK_COUNTERS}")
+        counters = await self._run("count bytes of", *words)
+        return Live(None, vminfo.nics(await self._info(machine)), *disk_bytes(counters))
 
     async def create(self, blueprint: Blueprint) -> None:
         await self._run(

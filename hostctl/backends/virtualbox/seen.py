@@ -132,6 +132,8 @@ class Live:
 
     engine: str | None = None
     nics: tuple[Nic, ...] | None = None
+    disk_read_bytes: int | None = None
+    disk_written_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

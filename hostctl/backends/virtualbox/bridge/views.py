@@ -34,20 +34,19 @@ def view(box: Any, machine: str) -> dict[str, Any]:
     }
 
 
-def live(box: Any, machine: str) -> Steps:
-    """Return what the running machine itself says: its engine, and the adapters that it has."""
+def live(box: Any, machine: str, *, counters: str) -> Steps:
+    """Return what the running machine itself says: its engine, its adapters, its counters."""
     found = find(box, machine)
     session = yield from locked(box, found, shared=True)
     try:
         engine = compat.first(session.console, "debugger.executionEngine")
-        uptime = compat.first(session.console, "debugger.uptime")
         names = {
             value: name for name, value in box.api.types.constants("VMExecutionEngine").items()
         }
         return {
             "engine": names.get(engine),
-            "uptime_ms": None if uptime is None else int(uptime),
             "nics": [_nic(one) for one in adapters(session.machine) if one.enabled],
+            "counters": session.console.debugger.get_stats(counters, False),
         }
     finally:
         unlock(session)
