@@ -4,6 +4,7 @@ Write them anew with HOSTCTL_GOLDEN=write.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,7 +16,6 @@ GOLDEN = Path(__file__).with_name("golden")
 LINES = ["", *(command.name for command in COMMANDS), *GROUPS]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="not here: argparse lays help out anew")
 @pytest.mark.parametrize("line", LINES)
 def test_help(
     line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -27,7 +27,14 @@ def test_help(
     path = GOLDEN / f"{line.replace(' ', '-') or 'hostctl'}.txt"
     if os.environ.get("HOSTCTL_GOLDEN") == "write":
         path.write_text(shown)
-    assert shown == path.read_text()
+    assert _said(shown) == _said(path.read_text())
+
+
+def _said(text: str) -> str:
+    """Leave the layout out where argparse has another: since 3.13 `-o, --option WORD`."""
+    if sys.version_info < (3, 13):
+        return text
+    return " ".join(re.sub(r"(-\w) (\S+), (--\S+ \2)", r"\1, \3", text).split())
 
 
 def test_no_golden_text_is_left_over() -> None:
