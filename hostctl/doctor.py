@@ -25,6 +25,7 @@ MIN_MEMORY = 512 << 20  # a 256 MiB guest, QEMU itself, and room to breathe
 MIN_DISK = 512 << 20  # two or three snapshots of such a guest
 VERSION_S = 20.0
 IMAGE = "tiny"
+OPTIONAL = frozenset({"acceleration", "libvirt", "virtualbox"})
 
 
 class Status(StrEnum):
@@ -67,12 +68,13 @@ async def examine(home: Home) -> tuple[Finding, ...]:
 
 
 async def _checked(part: str, check: Callable[[Home], Awaitable[Finding]], home: Home) -> Finding:
+    is_required = part not in OPTIONAL
     try:
         return await check(home)
     except HostctlError as err:
-        return Finding(part, Status.FAIL, str(err), err.hint)
+        return Finding(part, Status.FAIL, str(err), err.hint, is_required)
     except (OSError, ImportError) as err:
-        return Finding(part, Status.FAIL, f"{type(err).__name__}: {err}")
+        return Finding(part, Status.FAIL, f"{type(err).__name__}: {err}", required=is_required)
 
 
 async def _python(_: Home) -> Finding:

@@ -5,6 +5,7 @@ import pytest
 from hostctl import doctor
 from hostctl.backends import accel
 from hostctl.doctor import Finding, Status, examine
+from hostctl.errors import BackendError
 from hostctl.state import Home
 
 
@@ -38,6 +39,18 @@ async def test_a_missing_accelerator_does_not_keep_the_main_job_from_running(hom
     finding = (await look(home))["acceleration"]
     assert (finding.status, finding.required) == (Status.WARN, False)
     assert "does not exist" in finding.detail
+
+
+async def test_an_optional_hypervisor_that_is_broken_does_not_either(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: Home) -> Finding:
+        raise BackendError("it died", hint="start it again")
+
+    monkeypatch.setattr(doctor, "_virtualbox", broken)
+    finding = (await look(home))["virtualbox"]
+    assert (finding.status, finding.required) == (Status.FAIL, False)
+    assert finding.fix == "start it again"
 
 
 async def test_an_accelerator_that_hangs_is_told_from_one_that_is_not_there(home: Home) -> None:
