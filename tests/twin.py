@@ -297,10 +297,9 @@ class PtyTwin(_Twin):
 
     def _wake(self) -> None:
         """End the supervisor's nap, so that it looks now and not in five seconds."""
-        for pid in self.family.pids():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0002\0":
-                    os.kill(pid, signal.SIGKILL)
+        for folder in self._run_folders(self.agents[0].pid):
+            with contextlib.suppress(OSError, ValueError):  # empty while it looks
+                os.kill(int((folder / "nap").read_text()), signal.SIGKILL)
 
 
 class PtyLink:

@@ -69,7 +69,12 @@ stop() {
 	ended=$(pids)
 	for pid in $ended; do kill "$pid"; done
 	until_ is_gone || die "the agent does not end: $(pids)"
-	for pid in $ended; do rm -rf /run/hostctl."$pid" /dev/shm/hostctl."$pid" "${TMPDIR:-/tmp}/hostctl.$pid"; done
+	for pid in $ended; do
+		for folder in /run/hostctl."$pid" /dev/shm/hostctl."$pid" "${TMPDIR:-/tmp}/hostctl.$pid"; do
+			! read -r nap <"$folder/nap" || kill -s KILL "$nap" # its supervisor sees that all is over
+			rm -rf "$folder"
+		done 2>/dev/null
+	done
 }
 
 put() { # PATH MODE, text on stdin

@@ -232,10 +232,12 @@ def test_sysvinit_gets_a_script_that_starts_and_stops_the_agent(guest: Guest) ->
     try:
         # As sysvinit runs it at boot: what a shell starts by & ignores SIGINT.
         check(guest.run("install", str(guest.agent), root=True, deaf=True))
-        assert not ignores_interrupts(main_of(guest))
+        pid = main_of(guest)
+        assert not ignores_interrupts(pid)
         check(guest.run("remove", str(guest.agent), root=True))
     finally:
         left = guest.family.end(10)
+    shutil.rmtree(f"/run/hostctl.{pid}", ignore_errors=True)  # without ports, nobody else is left
     assert left == []
     assert not script.exists()
     assert guest.calls.read_text().splitlines()[0] == "update-rc.d hostctl-agent defaults"
