@@ -19,7 +19,7 @@ test: ## run all tests, those on real machines too (less: make test ARGS="-m 'no
 	@.ci/setup develop virtualbox
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: some ten minutes)
+virtualbox-lab: ## make the VirtualBox that the tests use (needs root; once: some six minutes)
 	@.ci/setup virtualbox
 
 e2e: ## use hostctl as its user would, from the command line alone, on real machines (ARGS="life files")

@@ -86,7 +86,8 @@ class Port:
                 async with asyncio.timeout(_REPEAT_S):
                     await self._send(self.session.greet(name))
                     while True:
-                        for event in await self.receive():
+                        # Whole: behind it may be half of the answer to a greeting before.
+                        for event in list(await self.receive()):
                             if isinstance(event, Hello):
                                 return event
             except TimeoutError:

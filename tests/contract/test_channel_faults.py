@@ -263,3 +263,35 @@ async def test_a_lie_costs_bounded_time_and_memory(
         tracemalloc.stop()
         await guest.close()
         await channel.close()
+
+
+# --- a guest that is slow -------------------------------------------------------------------------
+
+
+class TwiceGreeted(LyingGuest):
+    """Answers each greeting twice, as one that was greeted twice; the second time in halves."""
+
+    async def _serve(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
+        hello = b""
+        try:
+            while line := await reader.readline():
+                words = line.split(b" ")
+                if words[0] == b"H":
+                    hello = frame(b"H", words[1], b"\x01agent=1 fullblock stat date")
+                    writer.write(hello + hello[:20])
+                elif words[0] == b"C":
+                    writer.write(hello[20:] + frame(b"D", words[1]))
+        finally:
+            writer.close()
+
+
+async def test_a_second_answer_to_a_greeting_may_come_in_pieces(tmp_path: Path) -> None:
+    guest = TwiceGreeted(junk)
+    channel = AgentChannel(
+        PortPool({WORK[0]: Dial(guest.open, tmp_path / "1")}, tmp_path), StillPulse()
+    )
+    async with asyncio.timeout(LIMIT_S):
+        await channel.set_clock(0)
+    await channel.close()
+    await guest.close()

@@ -104,14 +104,14 @@ class TestBreakage:
 import asyncio, os, signal
 from pathlib import Path
 from hostctl.backends.interface import DiskSpec, MachineSpec
-from hostctl.backends.libvirt.backend import LibvirtBackend
+from hostctl.backends.libvirt.definition import Definition
 from hostctl.controller import Controller
 from hostctl.state import Home
-made = LibvirtBackend._make
-def make(self, connect):
-    made(self, connect)
+made = Definition.make
+def make(self):
+    made(self)
     os.kill(os.getpid(), signal.SIGKILL)
-LibvirtBackend._make = make
+Definition.make = make
 home = Home(Path({str(home.state)!r}), Path({str(home.runtime)!r}))
 spec = MachineSpec("dead", disks=(DiskSpec(size_bytes=1 << 20),))
 asyncio.run(Controller(home).create(spec, backend="libvirt", connect={libvirtd.uri!r}))
