@@ -125,8 +125,8 @@ class ApiDriver:
         try:
             await self._call("machine.save_state", machine, timeout_s=CREATE_S)
         except VirtualBoxError as err:
-            # 7.2 once in some hundred times, on a busy host: VBoxSVC meets an object of its own that
-            # is just being made anew (i_saveStorageControllers), and the machine goes on.
+            # 7.2, once in some hundred times on a busy host: VBoxSVC meets an object of its own
+            # that is being made anew (i_saveStorageControllers); the machine goes on.
             if "E_ACCESSDENIED" not in str(err):
                 raise
             logger.info("once more: %s", err)
