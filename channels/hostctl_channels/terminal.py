@@ -77,6 +77,7 @@ class Terminal:
         self._notes = notes
         self._telnet: Telnet | None = None
         self._early: list[bytes] = []
+        self._wanted: Size | None = None
         self.tool = ""
 
     @property
@@ -89,7 +90,9 @@ class Terminal:
         if self._early:
             return self._early.pop(0)
         while (piece := await self._process.read()) is not None:
-            if data := self._shown(*piece):
+            data = self._shown(*piece)
+            await self._fit()
+            if data:
                 return data
         return None
 
@@ -109,8 +112,15 @@ class Terminal:
 
         Quiet where there is no real terminal.
         """
-        size = Size(rows, columns)
-        path = self._notes.get("tty")
+        self._wanted = Size(rows, columns)
+        await self._fit()
+
+    async def _fit(self) -> None:
+        """Give it the size that it should have, once the guest has told where it is."""
+        size, path = self._wanted, self._notes.get("tty")
+        if size is None or not path:
+            return
+        self._wanted = None
         if _TTY.fullmatch(path):
             shape = (f"{size.rows}", "cols", f"{size.columns}")
             await self._channel.exec(Command.of("stty", "-F", path, "rows", *shape))

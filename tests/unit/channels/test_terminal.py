@@ -50,6 +50,22 @@ async def opened(channel: LyingChannel) -> AsyncIterator[Terminal]:
         yield terminal
 
 
+async def test_a_size_that_comes_before_the_guest_has_told_its_terminal_waits_for_that() -> None:
+    said = [
+        (STDERR, b"TOKEN tool script\n"),
+        (STDOUT, b"ready"),
+        (STDERR, b"TOKEN tty /dev/pts/3\n"),
+    ]
+    channel = LyingChannel(said)
+    async with opened(channel) as terminal:
+        assert await terminal.read() == b"ready"
+        await terminal.resize(11, 22)
+        assert channel.asked == []
+        assert await terminal.read() is None
+    (command,) = channel.asked
+    assert command.argv == (b"stty", b"-F", b"/dev/pts/3", b"rows", b"11", b"cols", b"22")
+
+
 async def test_a_terminal_that_is_no_path_of_one_is_never_used() -> None:
     for path in (b"/dev/sda", b"/dev/pts/../../etc/passwd", b"/dev/pts/0 -F /dev/sda", b"-a"):
         said = [(STDERR, b"TOKEN tool script\nTOKEN tty " + path + b"\n")]
