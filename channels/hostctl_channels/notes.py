@@ -12,7 +12,7 @@ from typing import Final
 from .errors import Refused, RemoteProtocolError
 from .interface import Capability, Channel
 
-__all__ = ["MAX_NOTE", "Notes", "need_live"]
+__all__ = ["MAX_NOTE", "Notes", "begun", "need_live"]
 
 MAX_NOTE: Final = 1024
 _CONNECT_S: Final = 20.0
@@ -60,17 +60,18 @@ class Notes:
                 return text + rest[:at]
             self._note(line)
             text, rest = text + rest[:at], after
-        keep = self._begun(rest)
+        keep = begun(self.token, rest)
         self._held = rest[len(rest) - keep :]
         return text + rest[: len(rest) - keep]
-
-    def _begun(self, data: bytes) -> int:
-        """Return how many last bytes may be a token's first."""
-        longest = min(len(data), len(self.token) - 1)
-        return next((n for n in range(longest, 0, -1) if data.endswith(self.token[:n])), 0)
 
     def _note(self, line: bytes) -> None:
         _, _, said = line.partition(b" ")
         kind, _, value = said.partition(b" ")
         if len(self._found) < 16:
             self._found.setdefault(kind, value)
+
+
+def begun(token: bytes, data: bytes) -> int:
+    """Return how many last bytes of `data` may be a token's first."""
+    longest = min(len(data), len(token) - 1)
+    return next((n for n in range(longest, 0, -1) if data.endswith(token[:n])), 0)

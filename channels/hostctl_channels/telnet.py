@@ -1,6 +1,8 @@
 """Telnet as busybox's telnetd speaks it on a pipe: bytes with a 255 among them, and nothing more.
 
-No I/O. Options are neither offered nor granted: telnetd does what is needed without an answer.
+No I/O. Options are neither offered nor granted: telnetd does what is needed without an answer. When
+its terminal ends it drops what waits for a full pipe (1.35: `goto kill_session`, whatever is left
+in its buffer of 2 KiB), so our session's last words are a mark and filler behind it.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 from typing import Final
+
+from .notes import begun
 
 __all__ = ["Telnet"]
 
@@ -28,9 +32,16 @@ class _State(Enum):
 
 
 class Telnet:
-    """One connection. `decode` takes what telnetd says, `encode` makes what it understands."""
+    """One connection. `decode` takes what telnetd says, `encode` makes what it understands.
 
-    def __init__(self) -> None:
+    After the mark `end` all is filler. Its first byte should be one that data hardly ever ends
+    with: what may be its begin is held back.
+    """
+
+    def __init__(self, end: bytes) -> None:
+        self._end = end
+        self._has_ended = False
+        self._held = b""
         self._state = _State.DATA
         self._is_greeted = False
         self._begin = b""  # of what may be the greeting
@@ -45,7 +56,18 @@ class Telnet:
         """Return the terminal's bytes among `data`; commands may be cut anywhere."""
         if self._state is not _State.DATA or IAC in data:
             data = bytes(byte for byte in data if self._is_data(byte))
-        return data if self._is_greeted else self._greeted(data)
+        return self._before_end(data if self._is_greeted else self._greeted(data))
+
+    def _before_end(self, data: bytes) -> bytes:
+        if self._has_ended:
+            return b""
+        data, self._held = self._held + data, b""
+        if (at := data.find(self._end)) >= 0:
+            self._has_ended = True
+            return data[:at]
+        keep = begun(self._end, data)
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]
 
     def _greeted(self, data: bytes) -> bytes:
         data, self._begin = self._begin + data, b""

@@ -151,7 +151,7 @@ class Terminal:
         except TimeoutError as err:
             raise ChannelTimeout(f"no terminal in the guest after {_TOLD_S:g} s") from err
         self.tool = self._notes.get("tool").decode("ascii")
-        self._telnet = Telnet() if self.tool == "telnetd" else None
+        self._telnet = Telnet(self._notes.token) if self.tool == "telnetd" else None
         self._early = [data for piece in early if (data := self._plain(*piece))]
 
     async def _until_told(self) -> list[tuple[int, bytes]]:

@@ -11,9 +11,9 @@ export HOSTCTL_PTY
 
 has() { command -v "$1" >/dev/null 2>&1; }
 chosen() { printf '%s tool %s\n' "$token" "$1" >&2; }
-file() { # → $file: what a tool can start that takes a file only
+file() { # [LAST LINE] → $file: what a tool can start that takes a file only
 	folder=$(mktemp -d) && file=$folder/terminal || exit
-	printf '#!/bin/sh\nrm -rf "${0%%/*}"\neval "$HOSTCTL_PTY"\n' >"$file" && chmod 700 "$file" || exit
+	printf '#!/bin/sh\nrm -rf "${0%%/*}"\neval "$HOSTCTL_PTY"\n%s\n' "${1-}" >"$file" && chmod 700 "$file" || exit
 }
 
 # Python's own pty.spawn may lose the last bytes, and wait for a reader while the command waits for it.
@@ -56,7 +56,8 @@ for tool in "$@"; do
 		run=telnetd
 		has telnetd || { has busybox && run='busybox telnetd' && busybox telnetd --help >/dev/null 2>&1; } || continue
 		chosen telnetd
-		file
+		# It drops up to 2 KiB that wait for a full pipe when the terminal ends: they are of no account.
+		file 'stty raw && printf %s "$token" && dd if=/dev/zero bs=4096 count=1 2>/dev/null'
 		# It makes its standard output non-blocking, which is not its own: the pipe is.
 		$run -i -f /dev/null -l "$file" 9>&2 | cat
 		;;

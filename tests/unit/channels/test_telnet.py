@@ -6,10 +6,11 @@ from hostctl_channels.telnet import Telnet
 
 OFFERS = b"\xff\xfd\x01\xff\xfd\x1f\xff\xfb\x01\xff\xfb\x03"  # as busybox begins
 GREETING = b"\r\r\n"
+END = b"\x01end"
 
 
 def decoded(*pieces: bytes) -> bytes:
-    telnet = Telnet()
+    telnet = Telnet(END)
     return b"".join(map(telnet.decode, pieces))
 
 
@@ -24,6 +25,8 @@ def decoded(*pieces: bytes) -> bytes:
         (b"\r\rx", b"\r\rx"),
         (GREETING + GREETING, GREETING),
         (b"\xff", b""),
+        (GREETING + b"text\x01e" + END + bytes(99) + b"\xff\xff", b"text\x01e"),
+        (GREETING + b"text" + END, b"text"),
     ],
 )
 def test_commands_and_the_greeting_are_taken_out(said: bytes, meant: bytes) -> None:
@@ -42,4 +45,4 @@ def test_commands_and_the_greeting_are_taken_out(said: bytes, meant: bytes) -> N
     ],
 )
 def test_keys_are_sent_so_that_they_arrive(typed: bytes, sent: bytes) -> None:
-    assert Telnet().encode(typed) == sent
+    assert Telnet(END).encode(typed) == sent
