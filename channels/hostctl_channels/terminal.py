@@ -9,6 +9,7 @@ may lie about all three, and the worst that comes of it is a window of the wrong
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from typing import Final
 
 from hostctl_guestside import session_script, terminal_script
 
-from .errors import ChannelTimeout, LocalProtocolError, Refused, RemoteProtocolError
+from .errors import ChannelTimeout, HostctlError, LocalProtocolError, Refused, RemoteProtocolError
 from .interface import STDERR, Buffer, Channel, Command, ExitStatus, Process
 from .notes import Notes, need_live
 from .telnet import Telnet
@@ -32,6 +33,8 @@ _TOLD_S: Final = 30.0  # for the guest to find its tool; emulated ones stall for
 _MAX_EARLY: Final = 256 * 1024  # of output before the tool is told: other ports may be quicker
 _TTY: Final = re.compile(rb"/dev/(pts/\d{1,9}|tty[A-Za-z0-9]{1,15}|console)")
 _STATUS: Final = re.compile(rb"\d{1,3}")
+_FILLER: Final = bytes(16)  # the token alone also stands in what /proc tells of our own processes
+_FIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ class Terminal:
             return self._early.pop(0)
         while (piece := await self._process.read()) is not None:
             data = self._shown(*piece)
-            await self._fit()
+            if self._wanted is not None:
+                with contextlib.suppress(HostctlError, TimeoutError):  # no size is worth the output
+                    await self._fit()
             if data:
                 return data
         return None
@@ -123,7 +128,8 @@ class Terminal:
         self._wanted = None
         if _TTY.fullmatch(path):
             shape = (f"{size.rows}", "cols", f"{size.columns}")
-            await self._channel.exec(Command.of("stty", "-F", path, "rows", *shape))
+            async with asyncio.timeout(_FIT_S):
+                await self._channel.exec(Command.of("stty", "-F", path, "rows", *shape))
 
     async def signal(self, name: str) -> None:
         """Send a signal to all that runs there; quiet if it has ended.
@@ -151,7 +157,7 @@ class Terminal:
         except TimeoutError as err:
             raise ChannelTimeout(f"no terminal in the guest after {_TOLD_S:g} s") from err
         self.tool = self._notes.get("tool").decode("ascii")
-        self._telnet = Telnet(self._notes.token) if self.tool == "telnetd" else None
+        self._telnet = Telnet(self._notes.token + _FILLER) if self.tool == "telnetd" else None
         self._early = [data for piece in early if (data := self._plain(*piece))]
 
     async def _until_told(self) -> list[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ goes through a pidfd, so that not even the instant between check and kill can hi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from .. import procs
 
-__all__ = ["ProcessId", "find_by_argument"]
+__all__ = ["ProcessId", "find_by_argument", "find_by_words"]
 
 PROC = Path("/proc")
 
@@ -90,6 +91,19 @@ class ProcessId:
         self.send(signal.SIGKILL)
         # Even SIGKILL waits for a process in the middle of disk I/O.
         await self.wait_gone(30)
+
+
+def find_by_words(*words: str) -> int | None:
+    """Return the pid of the process, of whatever user, that has these arguments one after another.
+
+    A hypervisor's own service starts it, which does not tell.
+    """
+    needle = os.fsencode("\0".join(("", *words, "")))
+    for entry in PROC.iterdir() if PROC.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes():
+                return int(entry.name)
+    return None
 
 
 def find_by_argument(argument: str) -> ProcessId | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BackendError
 from ..lifecycle import MachineState
 from ..state import read_json, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Run", "state_at_rest"]
+__all__ = ["Run", "read_run", "state_at_rest"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,8 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run | None:
-        """Return what is there; None where there is nothing.
-
-        Raises:
-            BackendError: another version of hostctl wrote it.
-        """
-        data = read_json(path)
-        if data is None:
-            return None
-        try:
-            return cls(**data)
-        except TypeError as err:
-            raise BackendError(f"{path} is of another version: {err}") from err
+        """Return what is there; see `read_run`."""
+        return read_run(path, cls)
 
     def write(self, path: Path) -> None:
         """Put it there, whole or not at all."""
@@ -50,6 +43,21 @@ class Run:
         if self.started_s is None or self.has_crashed:
             return None
         return max(0.0, time.time() - self.started_s)
+
+
+def read_run(path: Path, kind: Callable[..., T]) -> T | None:
+    """Return a record of one's own kind; None where there is nothing.
+
+    Raises:
+        BackendError: another version of hostctl wrote it.
+    """
+    data = read_json(path)
+    if data is None:
+        return None
+    try:
+        return kind(**data)
+    except TypeError as err:
+        raise BackendError(f"{path} is of another version: {err}") from err
 
 
 def state_at_rest(run: Run | None, is_unclean: bool) -> MachineState:

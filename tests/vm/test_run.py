@@ -33,10 +33,10 @@ async def test_files_and_folders_go_in_and_out(template_home: Home, tmp_path: Pa
     (source / "sub" / "script").write_text("echo $1 >made; mkdir out; cp made out; exit 7")
     (source / "sub" / "script").chmod(0o755)
     (tmp_path / "file").write_bytes(b"one")
-    words = ["-v", f"{source}:/work/new/src", "--put", f"{tmp_path}/file:/work/file"]
-    words += ["--get", f"/work/new/src/made:{tmp_path}/made"]
-    words += ["--get", f"/work/new/src/out:{tmp_path}/out", "-w", "/work/new/src"]
-    line = "./sub/script $(cat /work/file)"
+    words = ["-v", f"{source}:/srv/new/src", "--put", f"{tmp_path}/file:/srv/file"]
+    words += ["--get", f"/srv/new/src/made:{tmp_path}/made"]
+    words += ["--get", f"/srv/new/src/out:{tmp_path}/out", "-w", "/srv/new/src"]
+    line = "./sub/script $(cat /srv/file)"
     code, said = await hostctl(template_home, "run", *words, "base", "--", "sh", "-c", line)
     assert (code, said) == (7, "")
     assert (tmp_path / "made").read_text() == "one\n"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hostctl_channels.ports import PORTS
@@ -33,6 +32,7 @@ from ...errors import (
 from ...lifecycle import MachineState
 from ...state import MachineFiles, put_aside, read_json, remove_tree, tail, write_atomic, write_json
 from ..interface import GUEST_AGENT, MachineSpec, Progress
+from ..process import find_by_words
 from ..run import Run, state_at_rest
 from .binding import libvirt
 from .connection import Connection, borrow, give_back
@@ -459,12 +459,7 @@ class LibvirtBackend:
         """Return the pid of QEMU, where it is on this host: libvirt does not tell."""
         if not is_local(self.target.uri):
             return None
-        needle = b"\0-uuid\0" + self.target.uuid.encode() + b"\0"
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes():
-                    return int(entry.name)
-        return None
+        return find_by_words("-uuid", self.target.uuid)
 
     def _unsupported(self, capability: str, way_out: str) -> Unsupported:
         return Unsupported(

@@ -30,9 +30,10 @@ from ...errors import (
     Unsupported,
 )
 from ...lifecycle import MachineState
-from ...state import MachineFiles, cut_log, put_aside, read_json, remove_tree, tail, write_json
+from ...state import MachineFiles, cut_log, put_aside, remove_tree, tail, write_json
 from ..interface import CONSOLE, Capabilities, MachineSpec, Progress
 from ..process import ProcessId, find_by_argument
+from ..run import read_run
 from .brief import brief, tell
 from .moment import Moment
 
@@ -415,13 +416,7 @@ class QemuBackend:
         )
 
     def _run(self) -> Run | None:
-        data = read_json(self._files.run)
-        if data is None:
-            return None
-        try:
-            return Run(**data)
-        except TypeError as err:
-            raise BackendError(f"{self._files.run} is of another version: {err}") from err
+        return read_run(self._files.run, Run)
 
     def _process(self) -> ProcessId | None:
         run = self._run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 from ... import procs
 from ...errors import BootFailed
 from ...state import tail
+from ..process import find_by_words
 from .seen import Look, VmState
 
 __all__ = ["start_paused", "vm_process"]
@@ -49,12 +49,7 @@ async def start_paused(
 
 def vm_process(machine: str) -> int | None:
     """Return the process that runs a machine, by its arguments; None if there is none here."""
-    needle = b"\0--startvm\0" + machine.encode() + b"\0"
-    for entry in PROC.iterdir() if PROC.is_dir() else ():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes():
-                return int(entry.name)
-    return None
+    return find_by_words("--startvm", machine)
 
 
 def _lives(pid: int) -> bool:

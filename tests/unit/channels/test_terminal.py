@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from hostctl_channels.dial import Target, dial
-from hostctl_channels.errors import LocalProtocolError, RemoteProtocolError
+from hostctl_channels.errors import LocalProtocolError, PortsBusy, RemoteProtocolError
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Channel, Command, ExitStatus
 from hostctl_channels.terminal import TOOLS, Size, Terminal, open_terminal
 
@@ -23,11 +23,11 @@ class LyingChannel:
         self._said = list(said)
         self._end = end or ExitStatus(0)
         self.asked: list[Command] = []
-        self._token = b""
+        self.token = b""
 
     @asynccontextmanager
     async def spawn(self, command: Command, *, stdin: bool) -> AsyncIterator["LyingChannel"]:
-        self._token = command.argv[5]
+        self.token = command.argv[5]
         yield self
 
     async def exec(self, command: Command) -> None:
@@ -37,7 +37,7 @@ class LyingChannel:
         if not self._said:
             return None
         stream, data = self._said.pop(0)
-        return stream, data.replace(TOKEN.encode(), self._token)
+        return stream, data.replace(TOKEN.encode(), self.token)
 
     async def wait(self) -> ExitStatus:
         return self._end
@@ -64,6 +64,39 @@ async def test_a_size_that_comes_before_the_guest_has_told_its_terminal_waits_fo
         assert await terminal.read() is None
     (command,) = channel.asked
     assert command.argv == (b"stty", b"-F", b"/dev/pts/3", b"rows", b"11", b"cols", b"22")
+
+
+async def test_a_size_that_cannot_be_given_any_more_costs_no_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def busy(channel: LyingChannel, command: Command) -> None:
+        raise PortsBusy("all are at work")
+
+    monkeypatch.setattr(LyingChannel, "exec", busy)
+    said = [
+        (STDERR, b"TOKEN tool script\n"),
+        (STDERR, b"TOKEN tty /dev/pts/3\nwords"),
+        (STDOUT, b"more"),
+    ]
+    async with opened(LyingChannel(said)) as terminal:
+        await terminal.resize(11, 22)
+        assert await terminal.read() == b"words"
+        assert await terminal.read() == b"more"
+
+
+async def test_only_the_mark_with_its_filler_ends_what_telnetd_says() -> None:
+    """The token alone may be seen in the guest's /proc, and be printed by the command."""
+    said = [
+        (STDERR, b"TOKEN tool telnetd\n"),
+        (STDOUT, b"\r\r\nsh\0TOKEN\0set --"),
+        (STDOUT, b"the end" + b"TOKEN" + bytes(7)),
+        (STDOUT, bytes(4089)),
+    ]
+    channel, shown = LyingChannel(said), b""
+    async with opened(channel) as terminal:
+        while (data := await terminal.read()) is not None:
+            shown += data
+    assert shown == b"sh\0" + channel.token + b"\0set --the end"
 
 
 async def test_a_terminal_that_is_no_path_of_one_is_never_used() -> None:

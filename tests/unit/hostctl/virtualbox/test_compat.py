@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from virtualbox import library
-from virtualbox.library_base import Enum, pythonic_name
+from virtualbox import library, library_base
 
 from hostctl.backends.virtualbox.bridge import compat
 from hostctl.backends.virtualbox.bridge.serve import Fault
@@ -22,8 +21,8 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def renumbered(version: str) -> Iterator[dict[str, Any]]:
     """Renumber pyvbox for a version; afterwards it is as it came, made for 6.1."""
-    yield compat.renumber(library, Enum, Facts.of(version).constants)
-    compat.renumber(library, Enum, Facts.of("6.1").constants)
+    yield compat.renumber(library, library_base.Enum, Facts.of(version).constants)
+    compat.renumber(library, library_base.Enum, Facts.of("6.1").constants)
 
 
 @pytest.mark.usefixtures("renumbered")
@@ -31,7 +30,9 @@ def test_every_name_has_the_number_of_that_version(version: str) -> None:
     for enumeration, members in Facts.of(version).enums.items():
         kind = getattr(library, enumeration, None)
         for label, value in members.items() if kind else ():
-            assert int(getattr(kind, pythonic_name(label))) == value, f"{enumeration}.{label}"
+            assert int(getattr(kind, library_base.pythonic_name(label))) == value, (
+                f"{enumeration}.{label}"
+            )
 
 
 @pytest.mark.usefixtures("renumbered")
@@ -44,7 +45,7 @@ def test_a_number_is_shown_by_its_own_name_not_an_alias(version: str) -> None:
 @pytest.mark.usefixtures("renumbered")
 def test_shared_instances_keep_their_identity() -> None:
     running = library.MachineState.running
-    compat.renumber(library, Enum, Facts.of("7.2").constants)
+    compat.renumber(library, library_base.Enum, Facts.of("7.2").constants)
     assert library.MachineState.running is running
     assert int(running) == 6
 
