@@ -1,8 +1,9 @@
 """Telnet as busybox's telnetd speaks it on a pipe: bytes with a 255 among them, and nothing more.
 
 No I/O. Options are neither offered nor granted: telnetd does what is needed without an answer. When
-its terminal ends it drops what waits for a full pipe (1.35: `goto kill_session`, whatever is left
-in its buffer of 2 KiB), so our session's last words are a mark and filler behind it.
+its terminal ends it ends too, and drops what waits for a full pipe, some 2 KiB at most (its loop
+returns when the pty has no more to read, whatever its buffer holds); so our session's last words
+are a mark and filler.
 """
 
 from __future__ import annotations
