@@ -103,7 +103,7 @@ class Fleet:
         for twin in self.twins.values():
             for agent in twin.agents:
                 agent.wait()
-            for folder in (path for agent in twin.agents for path in twin._run_folders(agent.pid)):
+            for folder in twin.run_folders():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _open(

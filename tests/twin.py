@@ -179,7 +179,7 @@ class _Twin:
         left = self.family.end(0.2 if self.leftovers_are_fine else END_S)
         for process in self.agents:
             process.wait()
-        stale = [path for process in self.agents for path in self._run_folders(process.pid)]
+        stale = self.run_folders()
         for path in stale:
             shutil.rmtree(path, ignore_errors=True)
         if not self.leftovers_are_fine:
@@ -187,10 +187,11 @@ class _Twin:
             # Without a port, a line that breaks under a frame ends the agent by SIGPIPE.
             assert not stale or self.may_die_of_pipe, f"the agent left folders: {stale}"
 
-    def _run_folders(self, pid: int) -> list[Path]:
-        """Return those of ours: one that was killed may have left its own under the same number."""
+    def run_folders(self) -> list[Path]:
+        """Return the agents' own: one that was killed may have left its own under the same pid."""
         roots = (Path("/run"), Path("/dev/shm"), self.folder)
-        return [path for root in roots if self._is_ours(path := root / f"hostctl.{pid}")]
+        paths = (r / f"hostctl.{agent.pid}" for agent in self.agents for r in roots)
+        return [path for path in paths if self._is_ours(path)]
 
     def _is_ours(self, path: Path) -> bool:
         with contextlib.suppress(FileNotFoundError):
@@ -289,15 +290,15 @@ class PtyTwin(_Twin):
         """Wait for the agent's last process, the one that tidies up: it naps after a first look."""
         first = self.agents[0]
         async with asyncio.timeout(END_S):
-            while first.poll() is None and not self._has_napped(first.pid):  # noqa: ASYNC110
+            while first.poll() is None and not self._has_napped():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    def _has_napped(self, pid: int) -> bool:
-        return any((folder / "nap").exists() for folder in self._run_folders(pid))
+    def _has_napped(self) -> bool:
+        return any((folder / "nap").exists() for folder in self.run_folders())
 
     def _wake(self) -> None:
         """End the supervisor's nap, so that it looks now and not in five seconds."""
-        for folder in self._run_folders(self.agents[0].pid):
+        for folder in self.run_folders():
             with contextlib.suppress(OSError, ValueError):  # empty while it looks
                 os.kill(int((folder / "nap").read_text()), signal.SIGKILL)
 

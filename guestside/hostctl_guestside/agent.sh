@@ -54,7 +54,7 @@ pour() { # LENGTH [DD…]: any length, in blocks
 	if has fullblock; then dd bs=256k count="$s" iflag=fullblock,count_bytes "$@"; else dd bs=1 count="$s" "$@"; fi
 }
 
-feed() { # standard input; when nobody reads, dd dies after its whole body
+feed() { # standard input
 	while IFS=' ' read -r $R k s l t && [ "$k" = I ]; do take "$l" 2>/dev/null; done
 }
 
@@ -214,7 +214,7 @@ survey() {
 }
 row() { all="$all $1:$3:$5:${21}"; }
 
-# slay SIGNAL WORKER: the command, its descendants, orphans of the session no older than it. KILL until none is left.
+# slay SIGNAL WORKER: its command, descendants, orphans no older. KILL until none is left.
 slay() {
 	job= since= pass=0
 	[ ! -s "$my.job" ] || read -r job <"$my.job"
@@ -267,6 +267,7 @@ restart() { # ID: end its worker with all it runs
 
 put() { # PATH UMASK CHMOD MTIME OWNER VERIFY; then LENGTH bytes and a line V [DIGEST]
 	part=${1%/*}/.hostctl-$n left=$l
+	printf %s "$part" >"$my.part"
 	if [ -d "$1" ]; then oops 21 "$1: is a directory"; elif [ ! -d "${1%/*}/" ]; then oops 2 "$1: no such folder"; else
 		umask "$2"
 		pour "$l" of="$part" 2>"$log" && left= || remainder
@@ -350,6 +351,7 @@ attend() { # ID DEVICE: serve a port; with no host, the ready frame blocks
 	exec 2>>"$log"
 	read -r self s </proc/self/stat && birthday self && echo "$self $b" >"$my.pid"
 	for s in job sig late; do : >"$my.$s"; done
+	[ ! -s "$my.part" ] || rm -f "$(dd if="$my.part" 2>/dev/null)"
 	while [ -e "$2" ] && kill -0 $super; do
 		serve <>"$2" >&0 || sleep 1
 		[ ! -c "$2" ] || [ "${2#*tty}" = "$2" ] || sleep 1

@@ -1,6 +1,11 @@
 """The agent's ear: junk, unknown requests, and the way back after a line cut in any phase."""
 
+import asyncio
+import os
+import shlex
+import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -68,14 +73,40 @@ async def test_half_a_request_and_a_greeting(twin: SocketTwin, cut: int) -> None
 
 async def test_the_way_back_from_a_body_that_never_comes(ports: PtyTwin) -> None:
     """On a line that tells nothing of a hang-up, the worker is restarted by the control port."""
-    channel = ports.channel
-    target = ports.folder / "file"
-    target.write_bytes(b"old")
-    await channel.connect(30)
-    await channel.close()
-    lease = await ports.pool.lease(["org.hostctl.1"], 1)
-    words = f"'{target}' '22' '' '' '' ''".encode()
-    await lease.link.send(b"\nP " + OTHER + b" 1000 " + words + b"\nhalf of it")
-    lease.release(clean=False)
-    assert await channel.ping() > 0
+    target = await _half_put(ports)
+    assert await ports.channel.ping() > 0
     assert target.read_bytes() == b"old"
+    assert _unfinished(ports) == []
+
+
+async def test_what_a_killed_worker_left_unfinished_goes_when_the_next_begins(
+    ports: PtyTwin,
+) -> None:
+    target = await _half_put(ports)
+    [folder] = ports.run_folders()
+    os.killpg(int((folder / "1.pid").read_text().split()[0]), signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while _unfinished(ports):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert target.read_bytes() == b"old"
+    assert await ports.channel.ping() > 0
+
+
+async def _half_put(ports: PtyTwin) -> Path:
+    """Leave the first work port in the middle of a body; return what it was to replace."""
+    target = ports.folder / "file's"
+    target.write_bytes(b"old")
+    await ports.channel.connect(30)
+    await ports.channel.close()
+    lease = await ports.pool.lease(["org.hostctl.1"], 1)
+    words = f"{shlex.quote(str(target))} '22' '' '' '' ''".encode()
+    await lease.link.send(b"\nP " + OTHER + b" 1000 " + words + b"\nhalf of it")
+    async with asyncio.timeout(20):
+        while not _unfinished(ports):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    lease.release(clean=False)
+    return target
+
+
+def _unfinished(ports: PtyTwin) -> list[Path]:
+    return list(ports.folder.glob(".hostctl-*"))
