@@ -171,7 +171,7 @@ class TestCommands:
         monkeypatch.setattr(channel.agent, "status", count)
         result = await channel.exec(Command.of("sleep", "2"))
         assert asked < 60
-        assert result.duration_s < 2.4
+        assert result.duration_s < 4
 
 
 class TestFiles:

@@ -127,7 +127,7 @@ async def test_a_line_of_noise_costs_bounded_time_and_memory(
         begin = time.monotonic()
         with pytest.raises(error):
             await channel.connect(1)
-        assert time.monotonic() - begin < 4
+        assert time.monotonic() - begin < 20
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
         tracemalloc.stop()
         await channel.close()
