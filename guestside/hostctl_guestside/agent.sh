@@ -1,7 +1,7 @@
 #!/bin/sh
 # hostctl guest agent: docs/PROTOCOL.md; agent.md explains it. Needs sh, dd, printf; probes the rest.
 # agent.sh [- | DEVICE]: serve all org.hostctl.N virtio ports, or stdin and stdout, or one tty.
-# shellcheck disable=SC1007,SC2015,SC2034,SC2059,SC2086,SC2163,SC2229
+# shellcheck disable=SC1007,SC2015,SC2030,SC2031,SC2034,SC2059,SC2086,SC2163,SC2229
 set -fu
 LC_ALL=C
 CDPATH=
