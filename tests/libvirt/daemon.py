@@ -93,8 +93,9 @@ class Daemon:
         query += f"&socket={self.socket}"
         return f"qemu+ssh://{getpass.getuser()}@127.0.0.1:{port}/{self.mode}?{query}"
 
-    def start_libvirtd(self) -> None:
-        """Start it, and wait until it answers."""
+    def start_libvirtd(self, conf: str = "") -> None:
+        """Start it, with more lines of configuration, and wait until it answers."""
+        (self.root / "libvirtd.conf").write_text(LIBVIRTD_CONF + conf)
         self._tell("start", "libvirtd", "libvirtd", "-f", str(self.root / "libvirtd.conf"))
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -136,7 +137,6 @@ class Daemon:
 
     def _prepare(self) -> None:
         self.root.chmod(0o755)
-        (self.root / "libvirtd.conf").write_text(LIBVIRTD_CONF)
         if not IS_ROOT:
             for name in warden.VIEWS:
                 (self.root / name).mkdir(mode=0o700)

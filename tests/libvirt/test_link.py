@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from hostctl.backends.libvirt import stream
 from hostctl.backends.libvirt.binding import libvirt
+from hostctl.backends.libvirt.park import Park
 from hostctl.backends.libvirt.stream import StreamEndpoint, StreamLink
 from hostctl_channels.errors import ChannelClosed, PortHeld
 from hostctl_channels.links.stream import SocketLink
@@ -68,8 +70,12 @@ def port(libvirtd: Daemon) -> Iterator[Port]:
         with _listening(path) as server:
             domain = connect.createXML(XML.format(path=path, name=NAME))
             qemu, _ = server.accept()
-            yield Port(libvirtd.uri, domain.UUIDString(), path)
-            domain.destroy()
+            uuid = domain.UUIDString()
+            connect.close()
+            yield Port(libvirtd.uri, uuid, path)
+            connect = libvirt().open(libvirtd.uri)  # a test may have begun another libvirtd
+            with suppress(libvirt().libvirtError):  # which may have lost it just now
+                connect.lookupByUUIDString(uuid).destroy()
             qemu.close()
         connect.close()
 
@@ -90,9 +96,11 @@ _servers: dict[Path, Any] = {}
 
 
 @asynccontextmanager
-async def connected(port: Port) -> AsyncIterator[tuple[StreamLink, SocketLink]]:
+async def connected(
+    port: Port, endpoint: StreamEndpoint | None = None
+) -> AsyncIterator[tuple[StreamLink, SocketLink]]:
     """Yield a stream, and the far end of its line."""
-    ours = await port.endpoint().open()
+    ours = await (endpoint or port.endpoint()).open()
     accepted, _ = await asyncio.to_thread(_servers[port.path].accept)
     theirs = SocketLink(_dup(accepted.fileno()))
     accepted.close()
@@ -162,6 +170,35 @@ async def test_a_line_that_is_not_read_elsewhere_holds_up_nobody(port: Port) -> 
         ours.close()
         with pytest.raises(ChannelClosed):
             await stuck
+
+
+@pytest.fixture
+def hasty(libvirtd: Daemon) -> Iterator[None]:
+    """Make libvirtd hang up after three seconds, not thirty, on who gives no sign of life."""
+    libvirtd.kill_libvirtd()
+    libvirtd.start_libvirtd("keepalive_interval = 1\nkeepalive_count = 2\n")
+    yield
+    libvirtd.kill_libvirtd()
+    libvirtd.start_libvirtd()
+
+
+async def test_a_silent_line_stays(port: Port, hasty: None) -> None:
+    async with connected(port) as (ours, theirs):
+        await asyncio.sleep(6)
+        await theirs.send(b"hi")
+        assert await receive(ours, 2) == b"hi"
+
+
+async def test_a_parked_line_stays(port: Port, hasty: None) -> None:
+    park = Park(port.uri)
+    endpoint = replace(port.endpoint(), park=park)
+    async with connected(port, endpoint):
+        pass
+    await asyncio.sleep(6)
+    [line] = park._idle
+    async with connected(port, endpoint) as (ours, _):
+        assert ours._line is line
+    park.close()
 
 
 async def test_an_unknown_port_is_a_closed_line(port: Port) -> None:

@@ -65,12 +65,21 @@ class Apart:
         """Let libvirt read one message, if one is there, and queue what it carries."""
         self._serve(_READABLE)
 
+    def write(self) -> None:
+        """Let libvirt write what it has to say, for which it wants to (`wants_to_write`)."""
+        self._serve(_WRITABLE)
+
     def end(self) -> None:
         """Tell libvirt that the other side hung up."""
         self._serve(_HANGUP)
 
     def hold(self, number: int, handle: _Handle) -> None:
         self.fd, self._number, self._handle = handle.fd, number, handle
+
+    @property
+    def wants_to_write(self) -> bool:
+        """True while libvirt has something to say: a sign of life that the far side asked for."""
+        return not self.is_gone and bool(self._handle and self._handle.events & _WRITABLE)
 
     @property
     def is_gone(self) -> bool:

@@ -49,15 +49,20 @@ class Line:
         """Wait for the socket or the bell; return poll's bits of the socket, 0 for none.
 
         At the limit, too: but then the bell has not rung, which `limit_s` waits on as well.
+        libvirt's own words are written meanwhile.
         """
+        own = self.apart.wants_to_write
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
-        mask = (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
+        mask = (select.POLLIN if reading else 0) | (select.POLLOUT if writing or own else 0)
         poller.register(self._socket, mask)
         found = dict(poller.poll(None if limit_s is None else limit_s * 1000))
         if self._bell in found:
             os.eventfd_read(self._bell)
-        return found.get(self._socket.fileno(), 0)
+        bits = found.get(self._socket.fileno(), 0)
+        if own and bits & select.POLLOUT:
+            self.apart.write()
+        return bits if writing else bits & ~select.POLLOUT
 
     def wake(self) -> None:
         """Ring the bell."""
