@@ -514,6 +514,7 @@ class Machine(Guest):
         async with self.lock.held("restore a snapshot"):
             state = await self._backend.settle()
             guard(self.name, state, "restore")
+            await self._access.close()  # a port that is not held can be marked
             snapshot = await self._snapshots.restore(tag, state)
             self._note("restored", tag=tag, paused=snapshot.paused)
         await self.close()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from hostctl_channels import ports
+
+from . import quiesce
 from .errors import BackendError, SnapshotExists, SnapshotNotFound
 from .lifecycle import MachineState
-from .quiesce import forget, mark_restored, quiesced, thaw_leftover
 
 if TYPE_CHECKING:
     from .backends.interface import Backend
@@ -56,7 +58,7 @@ class Snapshots:
         """
         if await self._found(tag) is not None:
             raise SnapshotExists(self._files.name, tag)
-        async with quiesced(self._backend, self._files, tag):
+        async with quiesce.quiesced(self._backend, self._files, tag):
             await self.save(tag)
 
     async def restore(self, tag: str, state: MachineState) -> Snapshot:
@@ -72,20 +74,21 @@ class Snapshots:
         # Cut before and after: whoever connects in between must notice too, and a hostctl
         # killed half way must have told everyone.
         self._pulse.cut()
-        mark_restored(self._files, tag)
+        quiesce.mark_restored(self._files, tag)
         await self._bring_back(tag, state)
+        ports.mark_restored(self._files.runtime)
         self._pulse.cut()
         self._pulse.set_suspended(snapshot.paused)
         if not snapshot.paused:
             await self._backend.resume()
             if self._files.frozen.exists():
-                await thaw_leftover(self._backend, self._files)
+                await quiesce.thaw_leftover(self._backend, self._files)
         return snapshot
 
     async def delete(self, tag: str) -> None:
         """Drop `tag`, whether the machine runs or not."""
         await self._backend.delete_snapshot(tag, TIMEOUT_S)
-        forget(self._files, tag)
+        quiesce.forget(self._files, tag)
 
     async def _found(self, tag: str) -> Snapshot | None:
         found = await self._backend.snapshots()

@@ -22,6 +22,7 @@ BUFFER: Final = 256 * 1024  # a few of the 32 KiB pieces the guest's driver make
 VERSIONS: Final = range(1, 2)
 _REPEAT_S = 0.4  # a greeting can be lost while the agent reopens its port: repeat it
 _REPEATS = 3
+_FEW = 2  # of a worker that is probably busy; one that is not answers in a tenth of a second
 _PATIENCE = 3  # so many times the next try takes twice as long: 10 s
 _GAPS_S = (
     0.25,
@@ -57,9 +58,10 @@ class Port:
         """Make the agent answer on this port, whatever it was left in.
 
         `restart` ends the port's worker from outside; it is used when the last holder died, or when
-        hanging up does
-        not help. Without it each try takes longer than the last: a guest that is only slow answers
-        in the end, where it would always be a nonce late, and drown in greetings.
+        hanging up does not help. Of a worker that was put back to an earlier moment, silence means
+        that it is busy with what was asked then. Without `restart` each try takes longer than the
+        last: a guest that is only slow answers in the end, where it would always be a nonce late,
+        and drown in greetings.
 
         Raises:
             ChannelTimeout: no answer in `limit_s`.
@@ -68,6 +70,11 @@ class Port:
         async with Deadline(self._pulse, limit_s, f"port {self.lease.name}"):
             if self.lease.dirty and restart:
                 await restart(self.lease.name)
+            if self.lease.is_restored and restart:
+                if answer := await self._try_greeting(_FEW):
+                    return _supported(answer)
+                await restart(self.lease.name)
+                await self.lease.reconnect(_GAPS_S[0])
             for attempt in range(1 << 30):
                 repeats = _REPEATS << (0 if restart else min(attempt, _PATIENCE))
                 if answer := await self._try_greeting(repeats):

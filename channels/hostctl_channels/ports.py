@@ -1,9 +1,9 @@
 """The ports of one machine, shared by tasks and processes: leases by file lock, no daemon.
 
 A lock file holds the holder's pid while a lease lasts. A pid that is still there when the lock is
-free tells that
-its holder was killed, or gave the port up in the middle of a request: whoever takes it next cleans
-up.
+free tells that its holder was killed, or gave the port up in the middle of a request: whoever takes
+it next cleans up. A restore of the guest leaves a mark in those that nobody holds, for their
+workers are back at what they did then.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "WORK",
     "Lease",
     "PortPool",
+    "mark_restored",
     "number",
     "suffix",
 ]
@@ -45,6 +46,7 @@ SERIAL: Final = "serial.1"  # the guest's second serial line, ttyS1; the first i
 GUEST_CONTROL: Final = "virtualbox.guestcontrol"  # no port: see vbox.control.Controlling
 GUEST_AGENT: Final = "org.qemu.guest_agent.0"  # where qemu-ga listens unless told otherwise
 
+_RESTORED: Final = b"restored\n"
 _RETRY_S = (0.005, 0.1)  # first and longest wait between looks at the locks
 _HANG_UP_S: Final = 0.01  # for QEMU to see that one has hung up, before the next connects
 
@@ -60,16 +62,54 @@ def number(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+def mark_restored(lock_dir: Path) -> None:
+    """Note that the guest was put back to an earlier moment: its workers may be busy.
+
+    Whoever holds a port finds that out from its pulse. The folder need not be there yet.
+    """
+    lock_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in WORK:
+        if (taken := _try_lock(_lock_path(lock_dir, name))) is not None:
+            fd, note = taken
+            _write(fd, note or _RESTORED)
+            os.close(fd)
+
+
+def _lock_path(lock_dir: Path, name: str) -> Path:
+    return lock_dir / f"{suffix(name)}.lock"
+
+
+def _try_lock(path: Path) -> tuple[int, bytes] | None:
+    """Take a lock, if it is free; return it, and what its last holder left there."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as err:  # its folder goes when the machine stops
+        raise ChannelClosed("the machine has no lines: it does not run") from err
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd, os.pread(fd, 32, 0)
+
+
+def _write(fd: int, note: bytes) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, note, 0)
+
+
 class Lease:
     """One port, held by us alone until `release`.
 
-    `dirty` tells that its last holder ended in the middle of a request.
+    `dirty` tells that its last holder ended in the middle of a request, `is_restored` that its
+    worker was put back to an earlier moment since.
     """
 
-    def __init__(self, name: str, link: Link, fd: int, dirty: bool, endpoint: Endpoint) -> None:
+    def __init__(self, name: str, link: Link, fd: int, note: bytes, endpoint: Endpoint) -> None:
         self.name = name
         self.link = link
-        self.dirty = dirty
+        self.is_restored = note == _RESTORED
+        self.dirty = bool(note) and not self.is_restored
         self._fd = fd
         self._endpoint = endpoint
 
@@ -129,7 +169,7 @@ class PortPool:
         held: PortHeld | None = None
         while True:
             for name in wanted:
-                if (taken := self._try_lock(name)) is not None:
+                if (taken := _try_lock(_lock_path(self._lock_dir, name))) is not None:
                     try:
                         return await self._open(name, *taken)
                     except PortHeld as err:  # by somebody without locks: the next may be free
@@ -139,31 +179,17 @@ class PortPool:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, longest_s)
 
-    def _try_lock(self, name: str) -> tuple[int, bool] | None:
-        try:
-            fd = os.open(self._lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError as err:  # its folder goes when the machine stops
-            raise ChannelClosed("the machine has no lines: it does not run") from err
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return None
-        dirty = os.fstat(fd).st_size > 0
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        return fd, dirty
-
-    async def _open(self, name: str, fd: int, dirty: bool) -> Lease:
+    async def _open(self, name: str, fd: int, note: bytes) -> Lease:
         endpoint = self._endpoints[name]
+        _write(fd, b"%d\n" % os.getpid())
         try:
             link = await endpoint.open()
         except BaseException:
-            os.ftruncate(fd, 0)
+            _write(fd, note)
             os.close(fd)
             raise
-        lease = Lease(name, link, fd, dirty, endpoint)
-        if dirty and name in PORTS:
+        lease = Lease(name, link, fd, note, endpoint)
+        if lease.dirty and name in PORTS:
             await self._hang_up_once(lease)
         return lease
 
@@ -193,8 +219,5 @@ class PortPool:
 
     def _holder(self, name: str) -> str:
         with suppress(OSError):
-            return self._lock_path(name).read_text().strip()
+            return _lock_path(self._lock_dir, name).read_text().strip()
         return ""
-
-    def _lock_path(self, name: str) -> Path:
-        return self._lock_dir / f"{suffix(name)}.lock"

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -144,6 +145,21 @@ async def test_a_snapshot_of_a_talking_command_leaves_no_foreign_bytes(machine: 
     await machine.restore_snapshot("talking")
     await works(machine)
     await machine.delete_snapshot("talking")
+
+
+async def test_a_worker_that_comes_back_busy_is_not_waited_for(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with machine.process("sh", "-c", "echo on; sleep 100") as process:
+        await running(process)
+        await machine.save_snapshot("busy")
+    with caplog.at_level(logging.DEBUG, "hostctl_channels"):
+        await machine.restore_snapshot("busy")
+        await works(machine)
+    await machine.delete_snapshot("busy")
+    assert "restarting its worker" in caplog.text
+    assert "no greeting" not in caplog.text
+    assert not await sleepers(machine, 100)
 
 
 @pytest.mark.parametrize("cut", ["restore", "reset"])
