@@ -37,6 +37,7 @@ def read(path: Path) -> bytes:
         b"begin".ljust(5 * MIB, b"\0"),
         bytes(MIB) + b"y" * MIB + bytes(MIB),
     ],
+    ids=["empty", "byte", "odd end", "hole first", "hole last", "holes around"],
 )
 def test_what_is_written_is_what_is_read(tmp_path: Path, content: bytes) -> None:
     raw, disk = tmp_path / "raw", tmp_path / "disk.vdi"
