@@ -206,6 +206,15 @@ class ChannelContract:
         first, second = (await subject.channel.exec(sh(twice))).stdout.split()
         assert first == second
 
+    @pytest.mark.nightly
+    @pytest.mark.timeout(400)
+    async def test_silence_is_no_end(self, subject: Subject) -> None:
+        """Who asks for signs of life, as libvirtd does, gives up after half a minute or one."""
+        result = await subject.channel.exec(sh("sleep 60; echo over"))
+        assert (result.stdout, result.exit.ok) == (b"over\n", True)
+        await asyncio.sleep(40)
+        assert (await subject.channel.exec(sh("echo again"))).stdout == b"again\n"
+
     async def test_files_go_both_ways(self, subject: Subject) -> None:
         for size in (0, 1, subject.many_bytes):
             data, path = os.urandom(size), subject.folder + b"/a b\n'\xff"
