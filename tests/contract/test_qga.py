@@ -23,6 +23,8 @@ from hostctl_channels.errors import (
 from hostctl_channels.interface import STDERR, STDOUT, Capability, Command, PutOptions
 from hostctl_channels.qga import QgaChannel, exchange, process
 from hostctl_channels.qga.agent import MAX_CAPTURE
+from hostctl_channels.qga.files import _Place, _write
+from hostctl_channels.qga.wire import Request
 from tests.qga import HostAgent, host_agent
 
 from .test_channel import sh
@@ -359,6 +361,22 @@ class TestLine:
                 io.BytesIO(bytes(8_000_000)), 8_000_000, os.fsencode(tmp_path / "f"), progress=cut
             )
         assert not (tmp_path / "f").exists()
+
+    async def test_what_another_world_answers_to_half_a_request_is_a_reset(
+        self, host: HostAgent, channel: QgaChannel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        ask = exchange._Line.ask
+
+        async def restored(line: exchange._Line, request: Request) -> bytes:
+            await ask(line, request)
+            host.pulse.now += 1
+            return b'{"error": {"class": "GenericError", "desc": "JSON parse error, stray \'A\'"}}'
+
+        place = _Place(channel.agent, host.pulse, os.fsencode(tmp_path / "f"), "put")
+        handle = await channel.agent.open(place.target, "w")
+        monkeypatch.setattr(exchange._Line, "ask", restored)
+        with pytest.raises(ChannelReset):
+            await _write(place, handle, b"AAAA")
 
     async def test_an_agent_that_ends_resets_a_command(
         self, host: HostAgent, channel: QgaChannel

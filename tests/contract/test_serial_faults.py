@@ -29,13 +29,15 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 async def twin(shell: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AgentOnTty]:
-    """Yield a guest that answers; a loss is waited for a second, not fifteen."""
-    monkeypatch.setattr(serial_agent, "_SLACK_S", 0.5)
+    """Yield a guest that answers; from then on a loss is waited for a second, not fifteen."""
     with tempfile.TemporaryDirectory(prefix="twin-") as name:
         twin = AgentOnTty(shell, Path(name))
-        await twin.channel.connect(30)
-        yield twin
-        await twin.close()
+        try:
+            await twin.channel.connect(30)
+            monkeypatch.setattr(serial_agent, "_SLACK_S", 0.5)
+            yield twin
+        finally:
+            await twin.close()
 
 
 class Once:

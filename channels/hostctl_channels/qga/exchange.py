@@ -11,7 +11,7 @@ import logging
 import os
 from typing import Final, Protocol, runtime_checkable
 
-from ..deadline import Deadline
+from ..deadline import Deadline, Timeline
 from ..errors import ChannelClosed, ChannelTimeout
 from ..interface import Pulse
 from ..ports import GUEST_AGENT, Lease, PortPool
@@ -94,9 +94,12 @@ class SocketExchange:
         async with self._turn:
             self._stop_lingering()
             line = await self._taken(timeout_s)
+            timeline = Timeline(self._pulse, request.rpc)
             try:
                 async with Deadline(self._pulse, timeout_s, request.rpc):
-                    return await line.ask(request)
+                    reply = await line.ask(request)
+                timeline.check()  # it may be what a restored agent says of a request's second half
+                return reply
             finally:
                 if line.talk.is_idle and not self._is_closing:
                     self._stay()

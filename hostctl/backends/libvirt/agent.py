@@ -12,7 +12,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from hostctl_channels.deadline import Deadline
+from hostctl_channels.deadline import Deadline, Timeline
 from hostctl_channels.errors import (
     ChannelClosed,
     ChannelTimeout,
@@ -82,12 +82,13 @@ class LibvirtExchange:
         if len(request.text) > _MOST_ASKED:
             size = len(request.text)
             raise LocalProtocolError(f"{request.rpc}: {size} bytes; libvirt carries {_MOST_ASKED}")
-        epoch = self._pulse.epoch()
+        epoch, timeline = self._pulse.epoch(), Timeline(self._pulse, request.rpc)
         async with self._turn, Deadline(self._pulse, timeout_s, request.rpc):
             reply = await self._asked(request, timeout_s)
             while reply is None:  # nobody tells us when it comes
                 await asyncio.sleep(_AGAIN_S)
                 reply = await self._asked(request, timeout_s)
+        timeline.check()
         self._epoch = epoch
         return reply
 
