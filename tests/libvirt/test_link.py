@@ -174,27 +174,29 @@ async def test_a_line_that_is_not_read_elsewhere_holds_up_nobody(port: Port) -> 
 
 @pytest.fixture
 def hasty(libvirtd: Daemon) -> Iterator[None]:
-    """Make libvirtd hang up after three seconds, not thirty, on who gives no sign of life."""
+    """Make libvirtd hang up after six seconds, not thirty, on who gives no sign of life."""
     libvirtd.kill_libvirtd()
-    libvirtd.start_libvirtd("keepalive_interval = 1\nkeepalive_count = 2\n")
+    libvirtd.start_libvirtd("keepalive_interval = 2\nkeepalive_count = 2\n")
     yield
     libvirtd.kill_libvirtd()
     libvirtd.start_libvirtd()
 
 
+@pytest.mark.timeout(60)
 async def test_a_silent_line_stays(port: Port, hasty: None) -> None:
     async with connected(port) as (ours, theirs):
-        await asyncio.sleep(6)
+        await asyncio.sleep(9)
         await theirs.send(b"hi")
         assert await receive(ours, 2) == b"hi"
 
 
+@pytest.mark.timeout(60)
 async def test_a_parked_line_stays(port: Port, hasty: None) -> None:
     park = Park(port.uri)
     endpoint = replace(port.endpoint(), park=park)
     async with connected(port, endpoint):
         pass
-    await asyncio.sleep(6)
+    await asyncio.sleep(9)
     [line] = park._idle
     async with connected(port, endpoint) as (ours, _):
         assert ours._line is line
