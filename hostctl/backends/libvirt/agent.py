@@ -82,8 +82,8 @@ class LibvirtExchange:
         if len(request.text) > _MOST_ASKED:
             size = len(request.text)
             raise LocalProtocolError(f"{request.rpc}: {size} bytes; libvirt carries {_MOST_ASKED}")
-        epoch, timeline = self._pulse.epoch(), Timeline(self._pulse, request.rpc)
         async with self._turn, Deadline(self._pulse, timeout_s, request.rpc):
+            epoch, timeline = self._pulse.epoch(), Timeline(self._pulse, request.rpc)
             reply = await self._asked(request, timeout_s)
             while reply is None:  # nobody tells us when it comes
                 await asyncio.sleep(_AGAIN_S)
