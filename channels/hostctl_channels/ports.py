@@ -65,14 +65,21 @@ def number(name: str) -> str:
 def mark_restored(lock_dir: Path) -> None:
     """Note that the guest was put back to an earlier moment: its workers may be busy.
 
-    Whoever holds a port finds that out from its pulse. The folder need not be there yet.
+    Whoever holds a port finds that out from its pulse. The folder need not be there yet. A mark
+    only saves time: a full disk must not end a restore half way.
     """
-    lock_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in WORK:
-        if (taken := _try_lock(_lock_path(lock_dir, name))) is not None:
-            fd, note = taken
-            _write(fd, note or _RESTORED)
-            os.close(fd)
+    with suppress(OSError, ChannelClosed):
+        lock_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in WORK:
+            if (taken := _try_lock(_lock_path(lock_dir, name))) is not None:
+                _mark(*taken)
+
+
+def _mark(fd: int, note: bytes) -> None:
+    try:
+        _write(fd, note or _RESTORED)
+    finally:
+        os.close(fd)
 
 
 def _lock_path(lock_dir: Path, name: str) -> Path:
@@ -181,11 +188,12 @@ class PortPool:
 
     async def _open(self, name: str, fd: int, note: bytes) -> Lease:
         endpoint = self._endpoints[name]
-        _write(fd, b"%d\n" % os.getpid())
         try:
+            _write(fd, b"%d\n" % os.getpid())
             link = await endpoint.open()
         except BaseException:
-            _write(fd, note)
+            with suppress(OSError):
+                _write(fd, note)
             os.close(fd)
             raise
         lease = Lease(name, link, fd, note, endpoint)

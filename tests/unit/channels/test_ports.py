@@ -1,9 +1,11 @@
 """Leases of ports: how one is taken over from somebody who left in the middle of something."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from hostctl_channels import ports
 from hostctl_channels.errors import ChannelClosed
 from hostctl_channels.interface import Buffer
 from hostctl_channels.links.interface import Link
@@ -57,6 +59,21 @@ async def test_a_restore_is_noted_where_nobody_holds_a_port(tmp_path: Path) -> N
     assert [lease.dirty for lease in leases] == [False, True, False, False]
     leases[2].release(clean=True)
     assert not (await pool.lease(WORK, 1)).is_restored
+
+
+async def test_a_full_disk_costs_a_mark_and_no_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, note: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ports, "_write", full)
+        mark_restored(tmp_path)
+        with pytest.raises(OSError, match="full"):
+            await PortPool({WORK[0]: Line()}, tmp_path).lease(WORK, 1)
+    lease = await PortPool({WORK[0]: Line()}, tmp_path).lease(WORK, 1)  # nobody kept its lock
+    assert not lease.is_restored
 
 
 async def test_a_line_that_is_dead_keeps_its_note(tmp_path: Path) -> None:
